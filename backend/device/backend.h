@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The memory device of one VM: core/memory-device's decisions, carried out on a window, the host's account and a vhost-user
+ * session. Everything runs on one thread, in the thread-default main context.
+ */
+#ifndef DOMYBS_DEVICE_BACKEND_H
+#define DOMYBS_DEVICE_BACKEND_H
+
+#include <glib.h>
+
+#include "core/memory-device.h"
+#include "io/host-account.h"
+
+typedef enum {
+  GRANT_RESERVE, /* a grant is a place in the books; the guest's first touch takes the memory */
+  GRANT_POPULATE /* a grant has its memory from the start */
+} GrantMode;
+
+typedef struct {
+  struct memory_device_options device;
+  GrantMode grant_mode;
+  uint64_t host_reserve_bytes; /* grants stop when the host has less than this available */
+  unsigned audit_interval_ms;  /* 0: never */
+  char *name;                  /* the VM's, for logs */
+} BackendOptions;
+
+typedef struct Backend Backend;
+
+/* Takes over account. options are copied. */
+Backend *backend_new (const BackendOptions *options, HostAccount *account, GError **error);
+void backend_free (Backend *backend);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (Backend, backend_free)
+
+/* Called when a front-end has gone. why: NULL when it closed the connection itself; else we did, for that reason: then it may still
+ * have the window mapped, and the back-end goes on auditing that. */
+typedef void (*BackendGone) (gpointer data, const char *why);
+
+/* Takes over a connected socket. FALSE (and the socket is closed) while another front-end is connected. */
+gboolean backend_connect (Backend *backend, int fd, BackendGone gone, gpointer data);
+
+/* The host's wish for this VM; have_target FALSE: none, the guest decides by pressure. Returns the target that is in force
+ * (capped at the VM's capacity). */
+uint64_t backend_set_target (Backend *backend, gboolean have_target, uint64_t blocks);
+
+/* Asks the guest to give `blocks` back within deadline_ms. FALSE when no guest listens. */
+gboolean backend_reclaim (Backend *backend, uint64_t blocks, uint32_t deadline_ms);
+
+/* Punches what is backed without a grant, now. Returns bytes. */
+uint64_t backend_audit (Backend *backend);
+
+typedef struct {
+  const struct memory_device *device;
+  gboolean connected;
+  gboolean window_mapped; /* the guest can reach the window */
+  uint64_t window_bytes_used; /* st_blocks of the memfd */
+  int window_fd; /* -1: none */
+  uint64_t audit_bytes; /* punched by audits since start */
+  uint64_t host_used_blocks, host_limit_blocks;
+} BackendState;
+
+void backend_state (Backend *backend, BackendState *ret_state);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* domybs-backend: the vhost-user back-end of the memory device, one process for each VM. Follows QEMU's "Backend program
+ * conventions". */
+#include "device/options.h"
+#include "device/server.h"
+
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* The manifest that is installed for QEMU and libvirt (50-domybs-backend.json) names the same type. */
+static const char capabilities[] = "{\n  \"type\": \"balloon\",\n  \"features\": []\n}\n";
+
+/* One line on stderr for each message: services' logs add their own time and name. */
+static GLogWriterOutput
+write_log (GLogLevelFlags level, const GLogField *fields, gsize n_fields, gpointer data) {
+  const char *message = NULL;
+
+  if (level & G_LOG_LEVEL_DEBUG && !g_getenv ("G_MESSAGES_DEBUG"))
+    return G_LOG_WRITER_HANDLED;
+  for (gsize i = 0; i < n_fields; i++)
+    if (g_str_equal (fields[i].key, "MESSAGE"))
+      message = fields[i].value;
+  if (message)
+    fprintf (stderr, "%s%s\n", level & (G_LOG_LEVEL_WARNING | G_LOG_LEVEL_CRITICAL | G_LOG_LEVEL_ERROR) ? "warning: " : "", message);
+  return G_LOG_WRITER_HANDLED;
+}
+
+int
+main (int argc, char **argv) {
+  g_autoptr (GError) error = NULL;
+  g_autoptr (Options) options = NULL;
+
+  setlocale (LC_ALL, "");
+  signal (SIGPIPE, SIG_IGN);
+  g_log_set_writer_func (write_log, NULL, NULL);
+  options = options_parse (&argc, &argv, &error);
+  if (!options) {
+    fprintf (stderr, "domybs-backend: %s\n", error->message);
+    return 2;
+  }
+  if (options->print_capabilities) {
+    fputs (capabilities, stdout);
+    return EXIT_SUCCESS;
+  }
+  if (options->version) {
+    puts ("domybs-backend " DOMYBS_VERSION);
+    return EXIT_SUCCESS;
+  }
+  if (!server_run (options, &error)) {
+    fprintf (stderr, "domybs-backend: %s\n", error->message);
+    return EXIT_FAILURE;
+  }
+  return EXIT_SUCCESS;
+}

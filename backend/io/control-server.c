@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "io/control-server.h"
+#include "io/error.h"
+#include "io/listen.h"
+
+#include <errno.h>
+#include <glib-unix.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct ControlServer {
+  int fd;
+  char *path;
+  char *greeting;
+  GSource *source;
+  GMainContext *context;
+  GPtrArray *clients; /* of struct client */
+  ControlHandler handler;
+  gpointer data;
+};
+
+struct client {
+  ControlServer *server;
+  int fd;
+  GSource *source;
+  GSource *out_source;
+  GByteArray *out;
+  size_t in_bytes;
+  char in[CONTROL_LINE_BYTES_MAX];
+};
+
+static void
+clear_source (GSource **source) {
+  if (*source) {
+    g_source_destroy (*source);
+    g_source_unref (*source);
+  }
+  *source = NULL;
+}
+
+static void
+client_free (gpointer data) {
+  struct client *client = data;
+
+  clear_source (&client->source);
+  clear_source (&client->out_source);
+  g_byte_array_unref (client->out);
+  close (client->fd);
+  g_free (client);
+}
+
+static void
+drop (struct client *client) {
+  g_ptr_array_remove_fast (client->server->clients, client);
+}
+
+static GSource *
+watch (ControlServer *server, int fd, GIOCondition condition, GUnixFDSourceFunc function, gpointer data) {
+  GSource *source = g_unix_fd_source_new (fd, condition);
+
+  g_source_set_callback (source, G_SOURCE_FUNC (function), data, NULL);
+  g_source_attach (source, server->context);
+  return source;
+}
+
+/* ---- answers ---- */
+
+static gboolean
+on_writable (gint fd, GIOCondition condition, gpointer data) {
+  struct client *client = data;
+  const ssize_t n = send (fd, client->out->data, client->out->len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+  if (n < 0 && errno != EAGAIN && errno != EINTR) {
+    drop (client);
+    return G_SOURCE_REMOVE;
+  }
+  if (n > 0)
+    g_byte_array_remove_range (client->out, 0, (guint)n);
+  if (client->out->len)
+    return G_SOURCE_CONTINUE;
+  clear_source (&client->out_source);
+  return G_SOURCE_REMOVE;
+}
+
+/* Sends text and a newline. FALSE: the client does not read; it is to be dropped. */
+static gboolean
+send_line (struct client *client, const char *text) {
+  const size_t n = strlen (text);
+
+  if (client->out->len + n + 1 > CONTROL_OUT_BYTES_MAX)
+    return FALSE;
+  g_byte_array_append (client->out, (const guint8 *)text, (guint)n);
+  g_byte_array_append (client->out, (const guint8 *)"\n", 1);
+  if (!client->out_source)
+    client->out_source = watch (client->server, client->fd, G_IO_OUT, on_writable, client);
+  return TRUE;
+}
+
+static const char *
+error_class (const GError *error) {
+  static const char *const classes[] = { "failed", "usage", "protocol", "in-use", "corrupt" };
+
+  if (error->domain == DOMYBS_ERROR && (unsigned)error->code < G_N_ELEMENTS (classes))
+    return classes[error->code];
+  return "failed";
+}
+
+/* Makes the answer to one line; never NULL. */
+static JsonNode *
+answer_line (ControlServer *server, const char *line, gssize length) {
+  g_autoptr (JsonParser) parser = json_parser_new_immutable ();
+  g_autoptr (JsonBuilder) builder = json_builder_new_immutable ();
+  g_autoptr (JsonObject) no_arguments = json_object_new ();
+  g_autoptr (GError) error = NULL;
+  JsonObject *request = NULL, *arguments = no_arguments;
+  JsonNode *result = NULL, *node;
+  const char *command = NULL;
+
+  if (!g_utf8_validate (line, length, NULL))
+    g_set_error (&error, DOMYBS_ERROR, DOMYBS_ERROR_PROTOCOL, "the line is not UTF-8");
+  else if (json_parser_load_from_data (parser, line, length, &error) && json_parser_get_root (parser)
+           && JSON_NODE_HOLDS_OBJECT (json_parser_get_root (parser)))
+    request = json_node_get_object (json_parser_get_root (parser));
+  if (error && error->domain != DOMYBS_ERROR) {
+    g_autofree char *text = g_strdup (error->message);
+
+    g_clear_error (&error);
+    g_set_error (&error, DOMYBS_ERROR, DOMYBS_ERROR_PROTOCOL, "the line is not JSON: %s", text);
+  }
+  if (request) {
+    node = json_object_get_member (request, "execute");
+    if (node && JSON_NODE_HOLDS_VALUE (node) && json_node_get_value_type (node) == G_TYPE_STRING)
+      command = json_node_get_string (node);
+    node = json_object_get_member (request, "arguments");
+    if (node && JSON_NODE_HOLDS_OBJECT (node))
+      arguments = json_node_get_object (node);
+    else if (node)
+      command = NULL;
+  }
+  if (command)
+    result = server->handler (server->data, command, arguments, &error);
+  else if (!error)
+    g_set_error (&error, DOMYBS_ERROR, DOMYBS_ERROR_PROTOCOL,
+                 "expected {\"execute\": \"COMMAND\"} or {\"execute\": \"COMMAND\", \"arguments\": {…}}");
+
+  json_builder_begin_object (builder);
+  if (result) {
+    json_builder_set_member_name (builder, "return");
+    json_builder_add_value (builder, result);
+  } else {
+    json_builder_set_member_name (builder, "error");
+    json_builder_begin_object (builder);
+    json_builder_set_member_name (builder, "class");
+    json_builder_add_string_value (builder, error_class (error));
+    json_builder_set_member_name (builder, "desc");
+    json_builder_add_string_value (builder, error->message);
+    json_builder_end_object (builder);
+  }
+  node = request ? json_object_get_member (request, "id") : NULL;
+  if (node && JSON_NODE_HOLDS_VALUE (node)) {
+    json_builder_set_member_name (builder, "id");
+    json_builder_add_value (builder, json_node_copy (node));
+  }
+  json_builder_end_object (builder);
+  return json_builder_get_root (builder);
+}
+
+/* ---- clients ---- */
+
+/* Handles the complete lines in the buffer. FALSE: drop the client. */
+static gboolean
+handle_lines (struct client *client) {
+  static const char too_long[] = "{\"error\":{\"class\":\"protocol\",\"desc\":\"the line is longer than 4096 bytes\"}}\n";
+  char *start = client->in, *newline;
+
+  while ((newline = memchr (start, '\n', client->in_bytes - (size_t)(start - client->in)))) {
+    g_autoptr (JsonNode) node = NULL;
+    g_autofree char *text = NULL;
+
+    if (newline > start && newline[-1] == '\r')
+      newline[-1] = ' ';
+    node = answer_line (client->server, start, newline - start);
+    text = json_to_string (node, FALSE);
+    if (!send_line (client, text))
+      return FALSE;
+    start = newline + 1;
+  }
+  client->in_bytes -= (size_t)(start - client->in);
+  memmove (client->in, start, client->in_bytes);
+  if (client->in_bytes < sizeof client->in)
+    return TRUE;
+  /* Best effort, and past what may still wait to be sent: the client goes in any case. */
+  send (client->fd, too_long, sizeof too_long - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+  return FALSE;
+}
+
+static gboolean
+on_readable (gint fd, GIOCondition condition, gpointer data) {
+  struct client *client = data;
+  const ssize_t n = recv (fd, client->in + client->in_bytes, sizeof client->in - client->in_bytes, MSG_DONTWAIT);
+
+  if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    return G_SOURCE_CONTINUE;
+  if (n > 0) {
+    client->in_bytes += (size_t)n;
+    if (handle_lines (client))
+      return G_SOURCE_CONTINUE;
+  }
+  drop (client);
+  return G_SOURCE_REMOVE;
+}
+
+static gboolean
+may_connect (int fd) {
+  struct ucred peer;
+  socklen_t length = sizeof peer;
+
+  return getsockopt (fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && (peer.uid == 0 || peer.uid == geteuid ());
+}
+
+static gboolean
+on_connection (gint listen_fd, GIOCondition condition, gpointer data) {
+  ControlServer *server = data;
+  struct client *client;
+  const int fd = listen_accept (listen_fd);
+
+  if (fd < 0)
+    return G_SOURCE_CONTINUE;
+  if (!may_connect (fd) || server->clients->len >= CONTROL_CLIENTS_MAX) {
+    const char *text = server->clients->len >= CONTROL_CLIENTS_MAX
+                           ? "{\"error\":{\"class\":\"in-use\",\"desc\":\"16 clients are connected already\"}}\n"
+                           : "{\"error\":{\"class\":\"failed\",\"desc\":\"only root and the user of this process may use the control socket\"}}\n";
+
+    send (fd, text, strlen (text), MSG_NOSIGNAL | MSG_DONTWAIT);
+    close (fd);
+    return G_SOURCE_CONTINUE;
+  }
+  client = g_new0 (struct client, 1);
+  client->server = server;
+  client->fd = fd;
+  client->out = g_byte_array_new ();
+  client->source = watch (server, fd, G_IO_IN, on_readable, client);
+  g_ptr_array_add (server->clients, client);
+  send_line (client, server->greeting);
+  return G_SOURCE_CONTINUE;
+}
+
+/* ---- life ---- */
+
+ControlServer *
+control_server_new (const char *path, const char *program, ControlHandler handler, gpointer data, GError **error) {
+  ControlServer *server;
+  const int fd = listen_unix (path, error);
+
+  if (fd < 0)
+    return NULL;
+  server = g_new0 (ControlServer, 1);
+  server->fd = fd;
+  server->path = g_strdup (path);
+  server->greeting = g_strdup_printf ("{\"domybs\":{\"program\":\"%s\",\"version\":\"" DOMYBS_VERSION "\",\"protocol\":%d}}", program,
+                                      CONTROL_PROTOCOL);
+  server->context = g_main_context_ref_thread_default ();
+  server->clients = g_ptr_array_new_with_free_func (client_free);
+  server->handler = handler;
+  server->data = data;
+  server->source = watch (server, fd, G_IO_IN, on_connection, server);
+  return server;
+}
+
+void
+control_server_free (ControlServer *server) {
+  clear_source (&server->source);
+  g_ptr_array_unref (server->clients);
+  close (server->fd);
+  unlink (server->path);
+  g_free (server->path);
+  g_free (server->greeting);
+  g_main_context_unref (server->context);
+  g_free (server);
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "io/guest-map.h"
+#include "io/error.h"
+
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+/* Read by the signal handler: `base` is set last and cleared first, so that the handler never sees half an entry. */
+static struct mapping {
+  _Atomic (uint8_t *) base;
+  size_t bytes;
+  uint8_t *address; /* what guest_map returned: base + the offset's part within a page */
+  atomic_bool broken;
+} mappings[GUEST_MAP_MAX];
+
+static void
+on_sigbus (int signal_number, siginfo_t *info, void *context) {
+  const uint8_t *address = info->si_addr;
+
+  for (unsigned i = 0; i < GUEST_MAP_MAX; i++) {
+    uint8_t *base = atomic_load (&mappings[i].base);
+
+    if (!base || address < base || address >= base + mappings[i].bytes)
+      continue;
+    /* The whole mapping, not a page: its page size may be a huge one, and nothing of it is to be trusted any more. */
+    if (mmap (base, mappings[i].bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
+        == MAP_FAILED)
+      break;
+    atomic_store (&mappings[i].broken, TRUE);
+    return;
+  }
+  signal (signal_number, SIG_DFL); /* not ours: the access is repeated and ends the process as it would have */
+}
+
+gboolean
+guest_map_init (GError **error) {
+  struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
+
+  sigemptyset (&action.sa_mask);
+  if (sigaction (SIGBUS, &action, NULL) < 0) {
+    domybs_error_errno (error, "can't install the SIGBUS handler");
+    return FALSE;
+  }
+  return TRUE;
+}
+
+static struct mapping *
+find (const void *address) {
+  for (unsigned i = 0; i < GUEST_MAP_MAX; i++)
+    if (atomic_load (&mappings[i].base) && mappings[i].address == address)
+      return &mappings[i];
+  return NULL;
+}
+
+void *
+guest_map (int fd, uint64_t offset, uint64_t bytes, GError **error) {
+  struct mapping *mapping = NULL;
+  struct stat st;
+  struct statfs fs;
+  uint64_t page = (uint64_t)sysconf (_SC_PAGESIZE);
+  uint64_t start, length;
+  void *base;
+
+  for (unsigned i = 0; i < GUEST_MAP_MAX && !mapping; i++)
+    if (!atomic_load (&mappings[i].base))
+      mapping = &mappings[i];
+  if (!mapping) {
+    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_FAILED, "more than %d memory mappings at a time", GUEST_MAP_MAX);
+    return NULL;
+  }
+  if (fstat (fd, &st) < 0 || fstatfs (fd, &fs) < 0) {
+    domybs_error_errno (error, "can't look at a memory region's file");
+    return NULL;
+  }
+  if (!S_ISREG (st.st_mode)) {
+    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_PROTOCOL, "a memory region's descriptor is not a memfd or a regular file");
+    return NULL;
+  }
+  /* offset + bytes was checked not to wrap (vhost-user codec); asking again costs nothing and keeps this function safe alone. */
+  if (bytes == 0 || offset + bytes < offset || offset + bytes > (uint64_t)st.st_size) {
+    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_PROTOCOL,
+                 "a memory region ends at byte %" G_GUINT64_FORMAT " of a file that has %" G_GUINT64_FORMAT, offset + bytes,
+                 (uint64_t)st.st_size);
+    return NULL;
+  }
+  if ((uint64_t)fs.f_type == HUGETLBFS_MAGIC && (uint64_t)fs.f_bsize > page)
+    page = (uint64_t)fs.f_bsize;
+  start = offset - offset % page;
+  length = (offset + bytes - start + page - 1) / page * page;
+  base = mmap (NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)start);
+  if (base == MAP_FAILED) {
+    domybs_error_errno (error, "can't map a memory region of %" G_GUINT64_FORMAT " bytes", bytes);
+    return NULL;
+  }
+  madvise (base, length, MADV_DONTDUMP); /* guests' memory has no place in our core dumps */
+  mapping->bytes = length;
+  mapping->address = (uint8_t *)base + (offset - start);
+  atomic_store (&mapping->broken, FALSE);
+  atomic_store (&mapping->base, base);
+  return mapping->address;
+}
+
+void
+guest_unmap (void *address) {
+  struct mapping *mapping = address ? find (address) : NULL;
+
+  if (!mapping)
+    return;
+  uint8_t *base = atomic_exchange (&mapping->base, NULL);
+  munmap (base, mapping->bytes);
+}
+
+gboolean
+guest_map_is_broken (const void *address) {
+  const struct mapping *mapping = find (address);
+
+  return mapping && atomic_load (&mapping->broken);
+}
