@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Writes the seed corpora: make-corpus FOLDER → FOLDER/{message,chain,request}/NAME. The same bytes each time. */
+#include <errno.h>
+#include <glib.h>
+#include <glib/gstdio.h>
+#include <string.h>
+
+#include "core/vhost-user.h"
+#include "core/memory-device.h"
+#include "fuzz-chain.h"
+#include "fuzz-request.h"
+
+static const char *folder;
+
+static void
+save (const char *harness, const char *name, GByteArray *seed) {
+  g_autofree char *parent = g_build_filename (folder, harness, NULL);
+  g_autofree char *path = g_build_filename (parent, name, NULL);
+  g_autoptr (GError) error = NULL;
+
+  if (g_mkdir_with_parents (parent, 0777) != 0)
+    g_error ("%s: %s", parent, g_strerror (errno));
+  if (!g_file_set_contents (path, (const char *)seed->data, seed->len, &error))
+    g_error ("%s", error->message);
+  g_byte_array_unref (seed);
+}
+
+static void
+add (GByteArray *seed, const void *bytes, guint n) {
+  g_byte_array_append (seed, bytes, n);
+}
+
+/* Little-endian values of one and two bytes, as many as there are. */
+#define ADD_8(seed, ...) add ((seed), (const uint8_t[]){ __VA_ARGS__ }, sizeof ((const uint8_t[]){ __VA_ARGS__ }))
+
+static void
+add_16 (GByteArray *seed, uint16_t value) {
+  ADD_8 (seed, (uint8_t)value, (uint8_t)(value >> 8));
+}
+
+/* ---- messages: number of file descriptors, header, payload ---- */
+
+static void
+add_message (GByteArray *seed, uint32_t request, unsigned fds, const void *payload, uint32_t bytes) {
+  const uint32_t header[3] = { request, 1 | 8 /* version, reply wanted */, bytes };
+
+  ADD_8 (seed, (uint8_t)fds);
+  add (seed, header, sizeof header);
+  if (bytes)
+    add (seed, payload, bytes);
+}
+
+static void
+add_number (GByteArray *seed, uint32_t request, unsigned fds, uint64_t number) {
+  add_message (seed, request, fds, &number, sizeof number);
+}
+
+static void
+add_memory_table (GByteArray *seed, unsigned n) {
+  uint64_t table[1 + 8 * 4] = { n };
+
+  for (unsigned i = 0; i < n; i++) {
+    uint64_t *region = &table[1 + i * 4];
+
+    region[0] = (uint64_t)i << 30;
+    region[1] = 1ull << 30;
+    region[2] = 0x7f0000000000ull + ((uint64_t)i << 31);
+    region[3] = i * 4096;
+  }
+  add_message (seed, VHU_SET_MEM_TABLE, n, table, 8 + n * 32);
+}
+
+static void
+add_config (GByteArray *seed, uint32_t request, uint32_t offset, uint32_t bytes) {
+  uint32_t payload[3 + 64] = { offset, bytes, 0 };
+
+  add_message (seed, request, 0, payload, 12 + bytes);
+}
+
+/* What QEMU says while it realises the device. */
+static GByteArray *
+qemu_realizes (void) {
+  GByteArray *seed = g_byte_array_new ();
+
+  add_message (seed, VHU_GET_FEATURES, 0, NULL, 0);
+  add_message (seed, VHU_GET_PROTOCOL_FEATURES, 0, NULL, 0);
+  add_number (seed, VHU_SET_PROTOCOL_FEATURES, 0, 1u << 0 | 1u << 3 | 1u << 5 | 1u << 9 | 1u << 10 | 1u << 22);
+  add_message (seed, VHU_GET_QUEUE_NUM, 0, NULL, 0);
+  add_message (seed, VHU_SET_BACKEND_REQ_FD, 1, NULL, 0);
+  add_message (seed, VHU_SET_OWNER, 0, NULL, 0);
+  add_number (seed, VHU_SET_VRING_CALL, 1, 0);
+  add_number (seed, VHU_SET_VRING_ERR, 1, 1);
+  add_message (seed, VHU_GET_SHMEM_CONFIG, 0, NULL, 0);
+  add_config (seed, VHU_GET_CONFIG, 0, 64);
+  return seed;
+}
+
+/* … and when the driver is ready. */
+static GByteArray *
+qemu_starts (void) {
+  GByteArray *seed = g_byte_array_new ();
+  const uint64_t addr[5] = { 0, 0x7f0000001000, 0x7f0000003000, 0x7f0000002000, 0 };
+
+  add_number (seed, VHU_SET_FEATURES, 0, 1ull << 30 | 1ull << 32);
+  add_memory_table (seed, 2);
+  add_number (seed, VHU_SET_VRING_NUM, 0, 128ull << 32);
+  add_number (seed, VHU_SET_VRING_BASE, 0, 0);
+  add_message (seed, VHU_SET_VRING_ADDR, 0, addr, sizeof addr);
+  add_number (seed, VHU_SET_VRING_KICK, 1, 0);
+  add_number (seed, VHU_SET_VRING_CALL, 0, 1 | VHU_VRING_NOFD_MASK);
+  add_number (seed, VHU_SET_VRING_ENABLE, 0, 1ull << 32);
+  add_number (seed, VHU_GET_VRING_BASE, 0, 0);
+  return seed;
+}
+
+static void
+message_seeds (void) {
+  GByteArray *seed = g_byte_array_new ();
+
+  save ("message", "qemu-realizes", qemu_realizes ());
+  save ("message", "qemu-starts", qemu_starts ());
+  add_memory_table (seed, 8);
+  add_memory_table (seed, 0);
+  save ("message", "memory-tables", seed);
+  seed = g_byte_array_new ();
+  add_config (seed, VHU_SET_CONFIG, 0, 64);
+  add_config (seed, VHU_GET_CONFIG, 0, 256);
+  add_config (seed, VHU_GET_CONFIG, 255, 1);
+  save ("message", "config-ranges", seed);
+  seed = g_byte_array_new ();
+  add_number (seed, VHU_SET_FEATURES, 3, 0);
+  add_message (seed, VHU_RESET_DEVICE, 0, NULL, 0);
+  add_message (seed, VHU_RESET_OWNER, 0, NULL, 0);
+  add_message (seed, 40, 0, NULL, 0);
+  save ("message", "odd-ones", seed);
+}
+
+/* ---- chains ---- */
+
+struct memory {
+  uint8_t options;
+  uint16_t start; /* where the device's index stands */
+  uint8_t bytes[CHAIN_RAM_BYTES];
+  unsigned used_bytes; /* a seed ends where nothing but zeroes follows */
+};
+
+static void
+put (struct memory *memory, unsigned offset, const void *bytes, unsigned n) {
+  memcpy (memory->bytes + offset, bytes, n);
+  memory->used_bytes = MAX (memory->used_bytes, offset + n);
+}
+
+static void
+desc (struct memory *memory, unsigned table, unsigned index, uint64_t addr, uint32_t len, uint16_t flags, uint16_t next) {
+  const uint16_t tail[2] = { flags, next };
+
+  put (memory, table + index * 16, &addr, 8);
+  put (memory, table + index * 16 + 8, &len, 4);
+  put (memory, table + index * 16 + 12, tail, 4);
+}
+
+static void
+offer (struct memory *memory, uint16_t slot, uint16_t head) {
+  put (memory, CHAIN_AVAIL + 4 + 2u * slot, &head, 2);
+}
+
+static void
+save_chain (const char *name, struct memory *memory, uint16_t n_offered) {
+  GByteArray *seed = g_byte_array_new ();
+  const uint16_t index = (uint16_t)(memory->start + n_offered);
+
+  put (memory, CHAIN_AVAIL + 2, &index, 2);
+  ADD_8 (seed, memory->options);
+  add_16 (seed, memory->start);
+  add (seed, memory->bytes, memory->used_bytes);
+  save ("chain", name, seed);
+}
+
+static void
+chain_seeds (void) {
+  const uint64_t data = CHAIN_RAM_BASE + 0x800, table = CHAIN_RAM_BASE + 0x400;
+  enum { NEXT = 1, WRITE = 2, INDIRECT = 4 };
+  struct memory direct = { .options = 3, .start = 0 };
+  struct memory wraps = { .options = 1 | CHAIN_EVENT_IDX | CHAIN_UNPOP, .start = 0xffff };
+  struct memory indirect = { .options = 2 | CHAIN_INDIRECT, .start = 7 };
+  struct memory window = { .options = 2 | CHAIN_INDIRECT, .start = 0 };
+  struct memory loop = { .options = 2, .start = 0 };
+
+  desc (&direct, 0, 0, data, 24, NEXT, 1);
+  desc (&direct, 0, 1, data + 64, 32, NEXT, 2);
+  desc (&direct, 0, 2, data + 128, 48, WRITE, 0);
+  desc (&direct, 0, 3, data + 256, 32, WRITE, 0);
+  offer (&direct, 0, 0);
+  offer (&direct, 1, 3);
+  save_chain ("direct", &direct, 2);
+
+  desc (&wraps, 0, 0, data, 1, WRITE, 0);
+  desc (&wraps, 0, 1, data + 8, 1, 0, 0);
+  offer (&wraps, 1, 0);
+  offer (&wraps, 0, 1);
+  save_chain ("index-wraps", &wraps, 2);
+
+  desc (&indirect, 0, 0, data, 24, NEXT, 1);
+  desc (&indirect, 0, 1, table, 32, INDIRECT, 0);
+  desc (&indirect, 0x400, 0, data + 64, 8, NEXT, 1);
+  desc (&indirect, 0x400, 1, data + 128, 64, WRITE, 0);
+  desc (&indirect, 0, 2, table, 32, INDIRECT, 0);
+  offer (&indirect, 3, 0);
+  offer (&indirect, 0, 2);
+  save_chain ("indirect", &indirect, 2);
+
+  desc (&window, 0, 0, data, 8, NEXT, 1);
+  desc (&window, 0, 1, CHAIN_WINDOW_BASE - 64, 64, WRITE, 0);
+  desc (&window, 0, 2, CHAIN_WINDOW_BASE, 64, WRITE, 0);
+  offer (&window, 0, 0);
+  offer (&window, 1, 2);
+  save_chain ("window", &window, 2);
+
+  desc (&loop, 0, 0, data, 8, NEXT, 1);
+  desc (&loop, 0, 1, data, 8, NEXT, 0);
+  offer (&loop, 0, 0);
+  save_chain ("loop", &loop, 1);
+}
+
+/* ---- requests ---- */
+
+static void
+hello (GByteArray *seed, uint8_t mood, uint8_t nonce, uint8_t section_shift) {
+  ADD_8 (seed, FUZZ_HELLO, mood, nonce, section_shift);
+}
+
+static void
+grant (GByteArray *seed, uint8_t mood, uint8_t hint, uint8_t flags, uint16_t blocks, uint16_t start, uint16_t area) {
+  ADD_8 (seed, FUZZ_GRANT, mood, (uint8_t)(hint | flags << 3));
+  add_16 (seed, blocks);
+  add_16 (seed, start);
+  add_16 (seed, area);
+}
+
+static void
+release_granted (GByteArray *seed, uint8_t mood, uint16_t from, uint8_t count) {
+  ADD_8 (seed, FUZZ_RELEASE_GRANTED, mood);
+  add_16 (seed, from);
+  ADD_8 (seed, (uint8_t)(count - 1));
+}
+
+/* Section by section, some of it back, all of it back: a guest on a good day. */
+static GByteArray *
+good_day (void) {
+  GByteArray *seed = g_byte_array_new ();
+
+  hello (seed, 0, 1, 6);
+  for (uint16_t section = 0; section < 3; section++)
+    grant (seed, 0, DOMYBS_HINT_LOCAL, DOMYBS_GRANT_F_ALL, 64, section * 64, 64);
+  ADD_8 (seed, FUZZ_STATS, 0, 2, DOMYBS_STAT_MEM_TOTAL, 0, 4, DOMYBS_STAT_MEM_FREE, 9, 0);
+  release_granted (seed, 0, 70, 5);
+  grant (seed, 0, DOMYBS_HINT_ANY, 0, 5, 64, 64);
+  ADD_8 (seed, FUZZ_REPEAT, 0, 2);
+  release_granted (seed, 0, 0, 192);
+  ADD_8 (seed, FUZZ_BYE, 0);
+  return seed;
+}
+
+/* Runs over runs, until the answer has no more room for them. */
+static GByteArray *
+fragments (void) {
+  GByteArray *seed = g_byte_array_new ();
+
+  hello (seed, 0, 2, 4);
+  grant (seed, 0, DOMYBS_HINT_LOCAL, 0, 200, 0, 0);
+  ADD_8 (seed, FUZZ_RELEASE, 0, 9);
+  for (uint16_t i = 0; i < 10; i++) {
+    add_16 (seed, (uint16_t)(i * 2));
+    ADD_8 (seed, 1);
+  }
+  grant (seed, FUZZ_MOOD_TIGHT, DOMYBS_HINT_LOCAL, 0, 10, 0, 40);
+  grant (seed, 0, DOMYBS_HINT_LOCAL, DOMYBS_GRANT_F_ALL, 30, 0, 40);
+  grant (seed, 0, DOMYBS_HINT_LOCAL, DOMYBS_GRANT_F_SECTION, 100, 0, 0);
+  return seed;
+}
+
+/* A host that has little, fails, or is stopped. */
+static GByteArray *
+poor_host (void) {
+  GByteArray *seed = g_byte_array_new ();
+
+  hello (seed, DEVICE_RETRY, 3, 6);
+  hello (seed, 0, 3, 6);
+  grant (seed, FUZZ_MOOD_SCARCE | 3 << 4, DOMYBS_HINT_LOCAL, 0, 100, 0, 0);
+  grant (seed, FUZZ_MOOD_SCARCE | 3 << 4, DOMYBS_HINT_LOCAL, DOMYBS_GRANT_F_ALL, 100, 0, 0);
+  grant (seed, DEVICE_FAILED, DOMYBS_HINT_LOCAL, 0, 10, 0, 0);
+  grant (seed, FUZZ_MOOD_DROP, DOMYBS_HINT_LOCAL, 0, 10, 0, 0);
+  release_granted (seed, FUZZ_MOOD_DROP, 0, 4);
+  release_granted (seed, DEVICE_FAILED, 0, 4);
+  ADD_8 (seed, FUZZ_BYE, DEVICE_RETRY);
+  ADD_8 (seed, FUZZ_RESET);
+  hello (seed, 0, 3, 9);
+  return seed;
+}
+
+static GByteArray *
+raw_and_wrong (void) {
+  const struct domybs_request release = { .type = DOMYBS_REQ_RELEASE, .count = 2 };
+  const struct domybs_run runs[2] = { { 0, 2 }, { 1, 1 } };
+  const struct domybs_request unknown = { .type = 77 };
+  GByteArray *seed = g_byte_array_new ();
+
+  hello (seed, 0, 4, 6);
+  grant (seed, 0, DOMYBS_HINT_SHARED, 0, 1, 0, 0);
+  grant (seed, 0, DOMYBS_HINT_LOCAL, 0, 2, 0, 0);
+  ADD_8 (seed, FUZZ_RAW, 0, sizeof release + sizeof runs);
+  add (seed, &release, sizeof release);
+  add (seed, runs, sizeof runs);
+  ADD_8 (seed, FUZZ_RAW_ALL, 0, sizeof unknown);
+  add (seed, &unknown, sizeof unknown);
+  grant (seed, FUZZ_MOOD_WRONG_ID, DOMYBS_HINT_LOCAL, 0, 1, 0, 0);
+  grant (seed, FUZZ_MOOD_WRONG_SESSION, DOMYBS_HINT_LOCAL, 0, 1, 0, 0);
+  ADD_8 (seed, FUZZ_TARGET, 1, 200, 0);
+  ADD_8 (seed, FUZZ_REPEAT, 0, 0);
+  return seed;
+}
+
+int
+main (int argc, char **argv) {
+  if (argc != 2) {
+    g_printerr ("Usage: %s FOLDER\n", argv[0]);
+    return 1;
+  }
+  folder = argv[1];
+  message_seeds ();
+  chain_seeds ();
+  save ("request", "good-day", good_day ());
+  save ("request", "fragments", fragments ());
+  save ("request", "poor-host", poor_host ());
+  save ("request", "raw-and-wrong", raw_and_wrong ());
+  return 0;
+}
