@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A domybs-backend process under test: started with a directory of its own (sockets, log), watched through /proc and its control
+ * socket, ended by its pid.
+ *
+ * The program is $DOMYBS_BACKEND, else ../../backend/domybs-backend beside the test program. $DOMYBS_BACKEND_WRAPPER (split at
+ * blanks) is put in front of it: "valgrind --track-fds=yes …" (with --vex-iropt-register-updates=allregs-at-mem-access, without
+ * which no program survives a SIGBUS that its handler mends). The process dies with the test program, however that ends.
+ */
+#ifndef DOMYBS_TESTS_PROCESS_H
+#define DOMYBS_TESTS_PROCESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <json-glib/json-glib.h>
+
+struct backend {
+  pid_t pid;
+  char *directory, *socket_path, *control_path, *log_path;
+  bool ended;
+  int wait_status; /* when ended */
+};
+typedef struct backend backend_t;
+
+/* The program's path; free it. */
+char *backend_program (void);
+
+/* Starts it with --standalone, --socket-path, --control-path and the arguments given (NULL-terminated). Aborts the test when it
+ * can't be started. */
+struct backend *backend_start (const char *const *arguments);
+/* The same with --fd: the process gets the_fd (which stays the caller's) as its connected socket. */
+struct backend *backend_start_fd (int the_fd, const char *const *arguments);
+/* SIGTERM, then a bounded wait; SIGKILL if that was in vain. Returns the wait status, -1 when it had to be killed. */
+int backend_stop (struct backend *backend);
+void backend_kill (struct backend *backend); /* SIGKILL, and waits */
+void backend_free (struct backend *backend); /* stops it, removes the directory; prints the log when $DOMYBS_TEST_LOG is set */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (backend_t, backend_free)
+
+bool backend_is_alive (struct backend *backend);
+/* Waits (bounded) until it has ended by itself. */
+bool backend_wait_end (struct backend *backend, int timeout_ms);
+/* "exit 1", "signal 6 (Aborted)", … */
+const char *backend_end_text (struct backend *backend);
+
+/* What it holds now. RSS without shared pages, because those are the guest's. */
+unsigned backend_fds (struct backend *backend);
+char *backend_fds_text (struct backend *backend); /* what they are */
+unsigned backend_maps (struct backend *backend);
+uint64_t backend_anonymous_kib (struct backend *backend);
+
+/* Whether it runs under a tool (sanitizer, valgrind) whose own maps and memory grow at will. */
+bool backend_is_instrumented (struct backend *backend);
+
+/* Its log: stderr. */
+size_t backend_log_size (struct backend *backend);
+char *backend_log_from (struct backend *backend, size_t offset);
+/* Waits until the log has `text` after offset. */
+bool backend_wait_log (struct backend *backend, size_t offset, const char *text, int timeout_ms);
+
+/* ---- control socket ---- */
+
+int control_connect (const char *path); /* -1 when it can't */
+/* The next line, parsed; NULL at end of file, after timeout_ms or for what is not JSON. */
+JsonNode *control_read (int fd, int timeout_ms);
+/* One command on a connection of its own: the whole answer object. Aborts the test when there is none. */
+JsonNode *backend_control (struct backend *backend, const char *command);
+/* One integer of {"return": …} of status; INT64_MIN when it is missing or null. */
+int64_t backend_status (struct backend *backend, const char *member);
+/* Waits until that member has that value. */
+bool backend_wait_status (struct backend *backend, const char *member, int64_t value, int timeout_ms);
+
+#endif
