@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What scripts/demo runs: one VM that borrows memory from its host and gives it back, with the figures of both sides as it goes.
+ *
+ * Nothing in here tells the driver what to do. A program in the guest fills more memory than the guest has; that the guest grows, and
+ * shrinks when the program has ended, is the driver's own doing. The figures are the guest kernel's (/proc/meminfo), the driver's
+ * (sysfs), the back-end's (control socket), and the host kernel's (the blocks of the window's memfd): four books that must agree.
+ */
+#include "screen.h"
+#include "vm.h"
+
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EVERY_US (300 * 1000)
+#define EVERY_CLOSELY_US (50 * 1000) /* while waiting for the driver's first step */
+#define BACK_FRACTION 0.95
+/* Hysteresis (5 s), and the time that an emulated guest takes to empty sections */
+#define BACK_SECONDS 60
+#define FILL_SECONDS 150
+
+typedef struct {
+  guint64 total, available;    /* the guest's /proc/meminfo, bytes */
+  guint64 driver_blocks;       /* granted, as the driver says */
+  guint64 backend_blocks;      /* granted, as the back-end says */
+  guint64 host;                /* bytes of the window that the host's kernel has memory for */
+  char state[160];             /* the driver's, with the reason */
+} Sample;
+
+typedef struct {
+  const char *what;
+  Sample at;
+  double seconds;
+} Row;
+
+typedef struct {
+  char *series;
+  char *window;
+  int boot_mib, fill_mib;
+  Vm *vm;
+  Screen *screen;
+  gint64 began, step_began;
+  Row rows[8];
+  unsigned n_rows;
+  double scale; /* bytes that a whole bar stands for */
+  char why[160]; /* the driver's reason the first time that it was seen growing */
+  unsigned failures;
+} Demo;
+
+static double
+seconds_since (gint64 began) {
+  return (double)(g_get_monotonic_time () - began) / G_USEC_PER_SEC;
+}
+
+static unsigned
+mib (guint64 bytes) {
+  return (unsigned)(bytes / VM_MIB);
+}
+
+/* ---- the figures ---- */
+
+static guint64
+meminfo_line (const char *meminfo, const char *key) {
+  const char *line = strstr (meminfo, key);
+
+  return line ? g_ascii_strtoull (line + strlen (key), NULL, 10) * 1024 : 0;
+}
+
+static void
+sample (Demo *demo, Sample *ret) {
+  g_autofree char *meminfo = vm_read (demo->vm, "/proc/meminfo");
+  g_autofree char *state = vm_driver_get (demo->vm, "state");
+
+  ret->total = meminfo_line (meminfo, "MemTotal:");
+  ret->available = meminfo_line (meminfo, "MemAvailable:");
+  g_strlcpy (ret->state, state, sizeof ret->state);
+  if (!demo->why[0] && g_str_has_prefix (state, "growing "))
+    g_strlcpy (demo->why, state + strlen ("growing "), sizeof demo->why);
+  ret->driver_blocks = vm_driver_number (demo->vm, "granted_blocks");
+  ret->backend_blocks = (guint64)vm_status_number (demo->vm, "granted-blocks");
+  ret->host = vm_host_memfd_bytes (demo->vm);
+}
+
+static void
+show (Demo *demo, const Sample *now) {
+  const unsigned columns = screen_columns (demo->screen);
+  /* Without bars and reason the line takes 66 columns, and a reason up to 90 */
+  const unsigned bar = columns >= 160 ? 14 : columns >= 90 ? 10 : 6;
+  char guest[SCREEN_BAR_BYTES], host[SCREEN_BAR_BYTES], reason[200] = "";
+
+  screen_bar (demo->screen, guest, bar, (double)(now->total - now->available) / demo->scale, (double)now->total / demo->scale);
+  screen_bar (demo->screen, host, bar, (double)now->host / demo->scale, (double)now->backend_blocks * VM_BLOCK_BYTES / demo->scale);
+  if (columns >= 160)
+    g_snprintf (reason, sizeof reason, " | %s", now->state);
+  else if (columns >= 100)
+    g_snprintf (reason, sizeof reason, " | %.*s", (int)strcspn (now->state, " "), now->state);
+  screen_live (demo->screen, "[%4.0fs] guest %s %4u MiB %4u free | host %s %4u MiB %4u blocks%s", seconds_since (demo->began), guest,
+               mib (now->total), mib (now->available), host, mib (now->host), (unsigned)now->backend_blocks, reason);
+}
+
+static void
+legend (Demo *demo) {
+  screen_line (demo->screen, "        (guest: %s used, %s available; host: %s memory behind the window, %s granted beyond that)",
+               screen_mark (demo->screen, SCREEN_FULL), screen_mark (demo->screen, SCREEN_HALF), screen_mark (demo->screen, SCREEN_FULL),
+               screen_mark (demo->screen, SCREEN_HALF));
+}
+
+static void
+check (Demo *demo, gboolean good, const char *format, ...) {
+  g_autofree char *text = NULL;
+  va_list args;
+
+  va_start (args, format);
+  text = g_strdup_vprintf (format, args);
+  va_end (args);
+  screen_line (demo->screen, "        %s %s", good ? "ok:" : "NOT OK:", text);
+  demo->failures += !good;
+}
+
+/* ---- steps ---- */
+
+static void
+step (Demo *demo, const char *format, ...) {
+  g_autofree char *text = NULL;
+  va_list args;
+
+  va_start (args, format);
+  text = g_strdup_vprintf (format, args);
+  va_end (args);
+  screen_line (demo->screen, "%s[%4.0fs] %s", demo->n_rows ? "\n" : "", seconds_since (demo->began), text);
+  demo->step_began = g_get_monotonic_time ();
+}
+
+static void
+step_done (Demo *demo, const char *what, const Sample *at) {
+  g_assert_cmpuint (demo->n_rows, <, G_N_ELEMENTS (demo->rows));
+  demo->rows[demo->n_rows++] = (Row){ what, *at, seconds_since (demo->step_began) };
+  demo->step_began = g_get_monotonic_time ();
+}
+
+/* ---- the program in the guest ---- */
+
+/* What it printed since the last time; *ret_status is its exit status, or -1 while it runs. */
+static char *
+program_poll (Demo *demo, int *ret_status) {
+  g_autofree char *answer = NULL;
+  const char *rest;
+
+  if (vm_request (demo->vm, 30, &answer, "poll program") != 0)
+    vm_fail (demo->vm, "the guest's agent lost the program: %s", answer);
+  *ret_status = g_str_has_prefix (answer, "exit ") ? (int)g_ascii_strtoll (answer + 5, NULL, 10) : -1;
+  rest = strchr (answer, '\n');
+  return g_strdup (rest ? rest + 1 : "");
+}
+
+static void
+program_request (Demo *demo, const char *request) {
+  g_autofree char *answer = NULL;
+
+  if (vm_request (demo->vm, 30, &answer, "%s", request) != 0)
+    vm_fail (demo->vm, "%s: %s", request, answer);
+}
+
+/* Shows figures until the program has printed a line that begins with wanted. TRUE if the wait ended because blocks were granted
+ * for the first time, which only counts where until_grant says so. */
+static gboolean
+watch_program (Demo *demo, const char *wanted, gboolean until_grant, GString *output, Sample *now) {
+  const gint64 deadline = g_get_monotonic_time () + FILL_SECONDS * G_USEC_PER_SEC;
+
+  for (;;) {
+    int status;
+    g_autofree char *printed = program_poll (demo, &status);
+
+    g_string_append (output, printed);
+    sample (demo, now);
+    show (demo, now);
+    if (strstr (output->str, wanted))
+      return FALSE;
+    if (until_grant && now->driver_blocks)
+      return TRUE;
+    if (status >= 0 || strstr (output->str, "mismatch") || strstr (output->str, "failed"))
+      vm_fail (demo->vm, "the program in the guest ended (status %d) before it said '%s': %s", status, wanted, output->str);
+    if (g_get_monotonic_time () > deadline)
+      vm_fail (demo->vm, "the program in the guest did not say '%s' within %d s; it said: %s", wanted, FILL_SECONDS, output->str);
+    g_usleep (until_grant ? EVERY_CLOSELY_US : EVERY_US);
+  }
+}
+
+/* ---- the story ---- */
+
+static void
+boot (Demo *demo) {
+  const char *const backend_args[] = { "--window", demo->window, NULL };
+  const VmConfig config = {
+    .name = "demo",
+    .series = demo->series,
+    .ram_mib = (guint)demo->boot_mib,
+    .backend_args = backend_args,
+    .driver_params = "",
+  };
+  g_autofree char *release = NULL;
+  Sample now;
+
+  step (demo, "Booting a VM with %d MiB of memory, and a window of %s through which it can borrow more (%s) …", demo->boot_mib, demo->window,
+        vm_is_fast () ? "KVM" : "emulated: no KVM here");
+  demo->vm = vm_start (&config);
+  vm_expect_within (demo->vm, 30, vm_driver_number (demo->vm, "session") != 0);
+  release = vm_read (demo->vm, "/proc/sys/kernel/osrelease");
+  sample (demo, &now);
+  screen_line (demo->screen, "        Linux %s in a stock QEMU; driver loaded; nothing borrowed yet", release);
+  legend (demo);
+  show (demo, &now);
+  check (demo, now.driver_blocks == 0 && now.host == 0, "no block granted, and the host has %u KiB behind the window", (unsigned)(now.host / 1024));
+  step_done (demo, "booted, driver loaded", &now);
+}
+
+static void
+grow (Demo *demo, Sample *ret_full) {
+  g_autoptr (GString) output = g_string_new (NULL);
+  g_autofree char *request = g_strdup_printf ("start program memtool fill %dM --hold", demo->fill_mib);
+  const guint64 fill = (guint64)demo->fill_mib * VM_MIB;
+  g_autofree char *mode = NULL;
+  g_autofree char *target = NULL;
+  Sample now;
+
+  step (demo, "A program in the guest fills %d MiB, %.2f times what the guest was booted with …", demo->fill_mib,
+        (double)demo->fill_mib / demo->boot_mib);
+  program_request (demo, request);
+  if (!watch_program (demo, "ok filled", TRUE, output, &now))
+    vm_fail (demo->vm, "the program had all its memory and no block was ever granted");
+  step_done (demo, "guest runs short, blocks come", &now);
+  step (demo, "The guest ran short, and its driver asks the host for blocks. The program fills on …");
+  watch_program (demo, "ok filled", FALSE, output, ret_full);
+  mode = vm_driver_get (demo->vm, "mode");
+  target = vm_driver_get (demo->vm, "target_blocks");
+  check (demo, g_str_equal (mode, "auto") && g_str_equal (target, "none"), "by pressure alone (mode %s, target %s): %s", mode, target,
+         demo->why[0] ? demo->why : "faster than it could be watched");
+  check (demo, ret_full->total > fill && ret_full->host > fill - (guint64)demo->boot_mib * VM_MIB,
+         "the program has its %d MiB; the host lends %u blocks and has %u MiB behind them", demo->fill_mib,
+         (unsigned)ret_full->backend_blocks, mib (ret_full->host));
+  step_done (demo, "program has filled its memory", ret_full);
+
+  step (demo, "The program compares every word with what it wrote there …");
+  watch_program (demo, "ok verified", FALSE, output, &now);
+  check (demo, g_ascii_strtoull (strstr (output->str, "ok verified") + strlen ("ok verified "), NULL, 10) == fill,
+         "%d MiB are as they were written", demo->fill_mib);
+  step_done (demo, "every word verified", &now);
+}
+
+static void
+give_back (Demo *demo, const Sample *full) {
+  const guint64 left_allowed = (guint64)((double)full->host * (1 - BACK_FRACTION));
+  const gint64 deadline = g_get_monotonic_time () + BACK_SECONDS * G_USEC_PER_SEC;
+  g_autofree char *rest = NULL;
+  Sample now;
+  int status;
+
+  step (demo, "The program ends. Nobody tells the driver …");
+  program_request (demo, "tell program exit");
+  do {
+    g_free (rest);
+    rest = program_poll (demo, &status);
+    sample (demo, &now);
+    show (demo, &now);
+    g_usleep (EVERY_US / 3);
+  } while (status < 0 && g_get_monotonic_time () < deadline);
+  check (demo, status == 0, "the program ended with status %d", status);
+  step_done (demo, "program has ended", &now);
+
+  screen_line (demo->screen, "        Freed memory is kept for 5 s in case it is wanted again; then the blocks go back …");
+  while (now.host > left_allowed && g_get_monotonic_time () < deadline) {
+    g_usleep (EVERY_US);
+    sample (demo, &now);
+    show (demo, &now);
+  }
+  /* A moment more: the last blocks come out one section at a time */
+  for (int i = 0; i < 10 && now.host; i++) {
+    g_usleep (EVERY_US);
+    sample (demo, &now);
+    show (demo, &now);
+  }
+  check (demo, now.host <= left_allowed, "%.1f %% of the host's memory came back (%u MiB of %u; asked for are %.0f %%)",
+         100.0 * (1 - (double)now.host / (double)MAX (full->host, 1)), mib (full->host - MIN (now.host, full->host)), mib (full->host),
+         100 * BACK_FRACTION);
+  check (demo, now.driver_blocks == now.backend_blocks, "driver and back-end agree: %u blocks granted", (unsigned)now.backend_blocks);
+  step_done (demo, "blocks went back", &now);
+}
+
+static void
+nothing_harmed (Demo *demo) {
+  const guint64 killed = vm_guest_vmstat (demo->vm, "oom_kill");
+  g_autofree char *complaints = vm_kernel_complaints (demo->vm);
+  g_autofree char *broken = vm_driver_get (demo->vm, "broken");
+
+  check (demo, killed == 0 && !complaints && g_str_equal (broken, "0"),
+         "the guest's kernel killed %u processes and had %s to complain about", (unsigned)killed, complaints ? complaints : "nothing");
+}
+
+static void
+summary (Demo *demo) {
+  screen_line (demo->screen, "\n %-30s %9s %9s %7s %9s %8s", "", "guest", "guest", "blocks", "host", "");
+  screen_line (demo->screen, " %-30s %9s %9s %7s %9s %8s", "step", "MemTotal", "available", "granted", "memory", "seconds");
+  screen_line (demo->screen, " ------------------------------ --------- --------- ------- --------- --------");
+  for (unsigned i = 0; i < demo->n_rows; i++) {
+    const Row *row = &demo->rows[i];
+
+    screen_line (demo->screen, " %-30s %5u MiB %5u MiB %7u %5u MiB %8.1f", row->what, mib (row->at.total), mib (row->at.available),
+                 (unsigned)row->at.backend_blocks, mib (row->at.host), row->seconds);
+  }
+  screen_line (demo->screen, " (host memory: what the host's kernel has allocated behind the window, beside the %d MiB of boot memory)\n",
+               demo->boot_mib);
+  if (demo->failures)
+    screen_line (demo->screen, "FAILED: %u of the checks above did not hold.", demo->failures);
+  else
+    screen_line (demo->screen,
+                 "Proved: an unchanged QEMU and Linux used %.2f times the VM's own memory, intact, by borrowing it "
+                 "block by block when it ran short, and the host had it back %.0f s after it was free.",
+                 (double)demo->fill_mib / demo->boot_mib, demo->rows[demo->n_rows - 1].seconds);
+}
+
+static void
+print_nothing (const char *text) {
+}
+
+int
+main (int argc, char **argv) {
+  Demo demo = { .boot_mib = 1024, .fill_mib = 2048, .began = g_get_monotonic_time () };
+  const GOptionEntry entries[] = {
+    { "series", 0, 0, G_OPTION_ARG_STRING, &demo.series, "guest kernel: 6.1, 6.12 (default) or new", "SERIES" },
+    { "boot-ram", 0, 0, G_OPTION_ARG_INT, &demo.boot_mib, "memory that the VM is booted with (default 1024)", "MIB" },
+    { "window", 0, 0, G_OPTION_ARG_STRING, &demo.window, "window to borrow through, a power of two (default 4G)", "SIZE" },
+    { "fill", 0, 0, G_OPTION_ARG_INT, &demo.fill_mib, "what the program in the guest fills (default 2048)", "MIB" },
+    { NULL },
+  };
+  g_autoptr (GOptionContext) context = g_option_context_new (NULL);
+  g_autoptr (GError) error = NULL;
+  char *no_args[] = { argv[0], NULL }, **test_argv = no_args;
+  int test_argc = 1;
+  GPrintFunc print;
+  Sample full;
+
+  setlocale (LC_ALL, "");
+  g_option_context_add_main_entries (context, entries, NULL);
+  if (!g_option_context_parse (context, &argc, &argv, &error) || argc > 1) {
+    fprintf (stderr, "demo: %s (see --help)\n", error ? error->message : "what is left over on the command line is no option");
+    return 2;
+  }
+  if (!demo.series)
+    demo.series = g_strdup ("6.12");
+  if (!demo.window)
+    demo.window = g_strdup ("4G");
+  /* The harness speaks the language of test runners, and this is no test. It also ends the VM on Ctrl-C. */
+  print = g_set_print_handler (print_nothing);
+  vm_test_init (&test_argc, &test_argv);
+  demo.screen = screen_new (stdout);
+  /* scripts/demo has told the time before us */
+  demo.began -= g_ascii_strtoll (g_getenv ("DOMYBS_SECONDS") ? g_getenv ("DOMYBS_SECONDS") : "0", NULL, 10) * G_USEC_PER_SEC;
+  demo.scale = (double)((guint64)demo.boot_mib + (guint64)demo.fill_mib) * VM_MIB;
+
+  boot (&demo);
+  grow (&demo, &full);
+  give_back (&demo, &full);
+  nothing_harmed (&demo);
+  vm_stop (demo.vm);
+  summary (&demo);
+  screen_free (demo.screen);
+  vm_test_run (); /* no tests: only the harness's own files are deleted */
+  g_set_print_handler (print);
+  g_free (demo.series);
+  g_free (demo.window);
+  return demo.failures ? 1 : 0;
+}

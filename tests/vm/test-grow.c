@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* How blocks come and go: by pressure, from next to no free memory; by the host's target; by hand; at the host's request; and what
+ * happens at the VM's maximum. */
+#include "scene.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_BLOCKS 384u /* --local-max below */
+#define PARAMETERS "/sys/module/virtio_domybs/parameters/"
+
+static Vm *
+get_vm (const char *series) {
+  static const char *const backend[] = { "--window=2G", "--local-max=768M", NULL };
+  g_autofree char *name = g_strdup_printf ("grow-%s", series);
+
+  return scene_vm (&(VmConfig){
+    .name = name, .series = series, .ram_mib = 512, .backend_args = backend, .driver_params = "mode=manual" });
+}
+
+static void
+set_parameter (Vm *vm, const char *name, const char *value) {
+  g_autofree char *path = g_strconcat (PARAMETERS, name, NULL);
+
+  g_assert_cmpint (vm_write (vm, path, value), ==, 0);
+}
+
+static void
+set_target (Vm *vm, const char *blocks) {
+  g_autoptr (JsonNode) answer = vm_control (vm, "{\"execute\": \"set-target\", \"arguments\": {\"blocks\": %s}}", blocks);
+}
+
+static gboolean
+target_is_none (Vm *vm) {
+  g_autofree char *target = vm_driver_get (vm, "target_blocks");
+
+  return g_str_equal (target, "none");
+}
+
+static void
+expect_granted (Vm *vm, guint64 blocks, double seconds) {
+  vm_expect_within (vm, seconds, scene_granted (vm) == blocks);
+  vm_expect_within (vm, 5, (guint64)vm_status_number (vm, "granted-blocks") == blocks);
+}
+
+/* Fills anonymous memory until next to nothing is free; the driver must not help. Returns how many MiB. */
+static guint
+fill_boot_memory (Vm *vm, const char *job) {
+  guint mib = (guint)(vm_guest_meminfo (vm, "MemFree") / VM_MIB) - 20; /* nothing is cached in this guest */
+  guint64 free_bytes;
+
+  scene_fill (vm, job, mib, 1, "--thp off", 120);
+  free_bytes = vm_guest_meminfo (vm, "MemFree");
+  g_test_message ("%u MiB filled, %.1f MiB free", mib, scene_mib (free_bytes));
+  g_assert_cmpuint (free_bytes, <, 40 * VM_MIB);
+  g_assert_cmpuint (scene_granted (vm), ==, 0);
+  return mib;
+}
+
+/* Blocks that came by pressure go back when the pressure is over. */
+static void
+expect_return (Vm *vm, guint64 total_before) {
+  double began = scene_now ();
+
+  vm_expect_within (vm, 60, vm_host_memfd_bytes (vm) <= 16 * VM_MIB);
+  g_test_message ("%.1f s later the host has its memory back", scene_now () - began);
+  vm_expect_within (vm, 20, vm_guest_meminfo (vm, "MemTotal") <= total_before + 16 * VM_MIB);
+  scene_have (vm, 0, 30);
+  scene_expect_nothing_granted (vm, 10);
+}
+
+/* ---- by pressure ---- */
+
+static void
+test_pressure (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  guint64 total, grown;
+  guint first, second = 420;
+
+  scene_have (vm, 0, 30);
+  total = vm_guest_meminfo (vm, "MemTotal");
+  first = fill_boot_memory (vm, "first");
+  g_assert_cmpint (vm_driver_set (vm, "mode", "auto"), ==, 0);
+  scene_fill (vm, "second", second, 2, "--thp on", 120);
+  scene_verify (vm, "first");
+  scene_verify (vm, "second");
+
+  g_assert_cmpuint ((guint64)(first + second) * VM_MIB, >, total);
+  grown = vm_guest_meminfo (vm, "MemTotal") - total;
+  g_test_message ("%u MiB of data in a guest with %.0f MiB of boot memory; %" G_GUINT64_FORMAT " blocks granted, MemTotal +%.0f MiB, "
+                  "on the host %.0f MiB", first + second, scene_mib (total), scene_granted (vm), scene_mib (grown),
+                  scene_mib (vm_host_memfd_bytes (vm)));
+  /* what is not in boot memory is in blocks, on the host too */
+  g_assert_cmpuint (grown, >=, (guint64)second * VM_MIB - 40 * VM_MIB);
+  g_assert_cmpuint (vm_host_memfd_bytes (vm), >=, (guint64)second * VM_MIB - 40 * VM_MIB);
+  scene_expect_sane (vm);
+
+  scene_fill_end (vm, "second");
+  scene_fill_end (vm, "first");
+  expect_return (vm, total);
+  scene_expect_sane (vm);
+}
+
+/* No watermark lets the driver begin early: the first that it hears of is that the kernel is about to kill somebody. */
+static void
+test_out_of_memory (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  guint64 total, calls;
+  guint first;
+
+  scene_have (vm, 0, 30);
+  total = vm_guest_meminfo (vm, "MemTotal");
+  calls = scene_counter (vm, "oom_calls");
+  first = fill_boot_memory (vm, "first");
+  set_parameter (vm, "low_percent", "0");
+  set_parameter (vm, "low_mib", "0");
+  g_assert_cmpint (vm_driver_set (vm, "mode", "auto"), ==, 0);
+  scene_fill (vm, "second", 200, 2, "--thp off", 120);
+  scene_verify (vm, "first");
+  g_test_message ("%u MiB of data, %" G_GUINT64_FORMAT " blocks granted; the kernel was %" G_GUINT64_FORMAT
+                  " times about to kill, saved %" G_GUINT64_FORMAT " times", first + 200, scene_granted (vm),
+                  scene_counter (vm, "oom_calls") - calls, scene_counter (vm, "oom_saved"));
+  g_assert_cmpuint (scene_counter (vm, "oom_calls"), >, calls);
+  scene_expect_sane (vm);
+
+  set_parameter (vm, "low_percent", "10");
+  set_parameter (vm, "low_mib", "128");
+  scene_fill_end (vm, "second");
+  scene_fill_end (vm, "first");
+  expect_return (vm, total);
+}
+
+/* ---- by the host's target ---- */
+
+static void
+test_target (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  guint64 total;
+
+  scene_have (vm, 0, 30);
+  total = vm_guest_meminfo (vm, "MemTotal");
+  g_assert_cmpint (vm_driver_set (vm, "mode", "target"), ==, 0);
+  set_target (vm, "128");
+  expect_granted (vm, 128, 20);
+  g_assert_cmpuint (vm_driver_number (vm, "target_blocks"), ==, 128);
+  g_assert_cmpuint (vm_guest_meminfo (vm, "MemTotal"), ==, total + 256 * VM_MIB);
+
+  /* Data that lies in blocks moves away when the host wants them back, down to single blocks of a section. */
+  scene_fill (vm, "data", 180, 3, "--thp on", 60);
+  g_assert_cmpuint (vm_host_memfd_bytes (vm), >, 150 * VM_MIB);
+  set_target (vm, "20");
+  expect_granted (vm, 20, 60);
+  vm_expect_within (vm, 5, vm_host_memfd_bytes (vm) <= 20 * VM_BLOCK_BYTES);
+  vm_expect_within (vm, 5, vm_guest_meminfo (vm, "MemTotal") == total + 40 * VM_MIB);
+  g_assert_cmpuint (vm_driver_number (vm, "held_blocks"), ==, SCENE_SECTION_BLOCKS - 20);
+  scene_verify (vm, "data");
+  set_target (vm, "50");
+  expect_granted (vm, 50, 20);
+  set_target (vm, "0");
+  expect_granted (vm, 0, 60);
+  scene_verify (vm, "data");
+  scene_fill_end (vm, "data");
+  g_assert_cmpuint (vm_guest_meminfo (vm, "MemTotal"), ==, total);
+
+  /* more than it may have is cut to what it may have */
+  set_target (vm, "100000");
+  expect_granted (vm, MAX_BLOCKS, 30);
+  set_target (vm, "0");
+  expect_granted (vm, 0, 30);
+  set_target (vm, "null");
+  vm_expect_within (vm, 10, target_is_none (vm));
+  g_assert_cmpuint (scene_granted (vm), ==, 0);
+  scene_expect_sane (vm);
+}
+
+/* ---- by hand ---- */
+
+static void
+test_by_hand (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  static const guint64 steps[] = { 64, 192, 130, 131, 1, 384, 63, 0 };
+  guint64 total;
+
+  scene_have (vm, 0, 30);
+  total = vm_guest_meminfo (vm, "MemTotal");
+  for (guint i = 0; i < G_N_ELEMENTS (steps); i++) {
+    scene_have (vm, steps[i], 30);
+    vm_expect_within (vm, 5, vm_guest_meminfo (vm, "MemTotal") == total + steps[i] * VM_BLOCK_BYTES);
+    vm_expect_within (vm, 5, vm_driver_number (vm, "spare") == 1);
+  }
+  scene_expect_nothing_granted (vm, 5);
+
+  g_assert_cmpint (vm_driver_set (vm, "wanted_blocks", "100000"), ==, ERANGE);
+  g_assert_cmpint (vm_driver_set (vm, "wanted_blocks", "-1"), !=, 0);
+  g_assert_cmpint (vm_driver_set (vm, "mode", "sideways"), ==, EINVAL);
+  g_assert_cmpint (vm_driver_set (vm, "mode", "target"), ==, 0);
+  g_assert_cmpint (vm_driver_set (vm, "wanted_blocks", "1"), ==, EPERM);
+  scene_want (vm, 0);
+  scene_expect_sane (vm);
+}
+
+/* Nobody but the driver brings its sections online: the spare has no memory behind it. */
+static void
+test_spare_is_safe (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  guint64 refused;
+  g_autofree char *output = NULL;
+  static const char *const words[] = { "online", "online_kernel", "online_movable" };
+
+  scene_have (vm, 0, 30);
+  vm_expect_within (vm, 10, vm_driver_number (vm, "spare") == 1);
+  refused = scene_counter (vm, "online_refused");
+  for (guint i = 0; i < G_N_ELEMENTS (words); i++) {
+    output = vm_run_ok (vm, "n=0; for f in /sys/devices/system/memory/memory*/state; do "
+                            "if grep -q offline $f; then n=$((n+1)); echo %s > $f && exit 1; fi; done 2>/dev/null; echo $n", words[i]);
+    g_assert_cmpstr (g_strchomp (output), ==, "1");
+    g_clear_pointer (&output, g_free);
+  }
+  g_assert_cmpuint (scene_counter (vm, "online_refused"), ==, refused + G_N_ELEMENTS (words));
+  g_assert_cmpuint (vm_host_memfd_bytes (vm), ==, 0);
+  scene_have (vm, SCENE_SECTION_BLOCKS, 20);
+  scene_have (vm, 0, 20);
+  scene_expect_sane (vm);
+}
+
+/* ---- the host asks ---- */
+
+static void
+get_reclaim (Vm *vm, guint64 *ret_asked, guint64 *ret_done) {
+  g_autofree char *text = vm_driver_get (vm, "reclaim");
+
+  if (sscanf (text, "asked %" G_GINT64_MODIFIER "u done %" G_GINT64_MODIFIER "u", ret_asked, ret_done) != 2)
+    vm_fail (vm, "the driver's reclaim is '%s'", text);
+}
+
+static void
+test_reclaim (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  guint64 asked_before, done_before, asked, done;
+  g_autoptr (JsonNode) answer = NULL;
+
+  get_reclaim (vm, &asked_before, &done_before);
+  scene_have (vm, 192, 30);
+  scene_fill (vm, "data", 150, 4, "", 60);
+  answer = vm_control (vm, "{\"execute\": \"reclaim\", \"arguments\": {\"blocks\": 70, \"deadline-ms\": 30000}}");
+  vm_expect_within (vm, 30, scene_granted (vm) <= 192 - 70);
+  scene_verify (vm, "data");
+  vm_expect_within (vm, 5, (get_reclaim (vm, &asked, &done), done - done_before >= 70));
+  g_assert_cmpuint (asked - asked_before, ==, 70);
+  g_test_message ("asked for %" G_GUINT64_FORMAT ", got %" G_GUINT64_FORMAT " blocks", asked - asked_before, done - done_before);
+  /* and does not take them again at once */
+  g_usleep (500 * 1000);
+  g_assert_cmpuint (scene_granted (vm), <=, 192 - 70);
+  scene_fill_end (vm, "data");
+  scene_have (vm, 0, 30);
+  scene_expect_sane (vm);
+}
+
+/* ---- the VM's maximum ---- */
+
+static void
+test_maximum (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  g_autofree char *state = NULL;
+  guint64 requests;
+
+  /* a low watermark that nothing can satisfy: pressure without end */
+  scene_have (vm, 0, 30);
+  set_parameter (vm, "low_mib", "4000");
+  g_assert_cmpint (vm_driver_set (vm, "mode", "auto"), ==, 0);
+  expect_granted (vm, MAX_BLOCKS, 30);
+  vm_expect_within (vm, 10, scene_state_is (vm, "waiting"));
+  state = vm_driver_get (vm, "state");
+  g_test_message ("state: %s", state);
+  g_assert_nonnull (strstr (state, "all that it may have"));
+  /* it does not pester the host */
+  requests = scene_counter (vm, "requests");
+  g_usleep (2 * G_USEC_PER_SEC);
+  g_assert_cmpuint (scene_counter (vm, "requests") - requests, <=, 4);
+  scene_fill (vm, "data", 600, 5, "--thp on", 120);
+  scene_fill_end (vm, "data");
+  set_parameter (vm, "low_mib", "128");
+  scene_have (vm, 0, 30);
+  scene_expect_nothing_granted (vm, 5);
+  scene_expect_sane (vm);
+}
+
+/* ---- a node of its own ---- */
+
+static void
+test_own_node (gconstpointer series) {
+  static const char *const backend[] = { "--window=2G", "--local-max=512M", NULL };
+  g_autofree char *name = g_strdup_printf ("node-%s", (const char *)series);
+  Vm *vm = scene_vm (&(VmConfig){ .name = name, .series = series, .ram_mib = 512, .own_node = TRUE, .backend_args = backend,
+                                  .driver_params = "mode=manual" });
+  g_autofree char *total = NULL;
+  g_autofree char *tiers = NULL;
+
+  g_assert_cmpuint (vm_driver_number (vm, "node"), ==, 1);
+  scene_have (vm, 96, 30);
+  total = vm_run_ok (vm, "awk '/MemTotal/ { print $4 }' /sys/devices/system/node/node1/meminfo");
+  g_assert_cmpuint (g_ascii_strtoull (total, NULL, 10), ==, 96 * 2048);
+  tiers = vm_run_ok (vm, "grep -lx 1 /sys/devices/virtual/memory_tiering/*/nodelist && grep -lx 0 /sys/devices/virtual/memory_tiering/*/nodelist");
+  g_test_message ("memory tiers: %s", tiers);
+  g_assert_cmpint (vm_driver_set (vm, "mode", "auto"), ==, 0);
+  scene_fill (vm, "data", 500, 6, "--thp on", 60);
+  g_assert_cmpuint (vm_host_memfd_bytes (vm), >, 32 * VM_MIB);
+  scene_verify (vm, "data");
+  scene_fill_end (vm, "data");
+  scene_have (vm, 0, 30);
+  scene_expect_nothing_granted (vm, 5);
+  scene_expect_sane (vm);
+}
+
+int
+main (int argc, char **argv) {
+  static const SceneCase cases[] = {
+    { "by-hand", test_by_hand, TRUE },
+    { "spare-is-safe", test_spare_is_safe, TRUE },
+    { "pressure", test_pressure, TRUE },
+    { "out-of-memory", test_out_of_memory, TRUE },
+    { "target", test_target, TRUE },
+    { "reclaim", test_reclaim, FALSE },
+    { "maximum", test_maximum, FALSE },
+    { "own-node", test_own_node, TRUE },
+  };
+
+  vm_test_init (&argc, &argv);
+  scene_add_cases ("grow", cases, G_N_ELEMENTS (cases));
+  return vm_test_run ();
+}

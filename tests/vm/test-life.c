@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Beginnings and ends: of the driver, the guest, the device, and time standing still in between. */
+#include "scene.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Grants are populated here: that takes the back-end tens of milliseconds, so that something else can come in between. */
+static Vm *
+get_vm (const char *series) {
+  static const char *const backend[] = { "--window=2G", "--local-max=512M", "--grant=populate", NULL };
+  g_autofree char *name = g_strdup_printf ("life-%s", series);
+
+  return scene_vm (&(VmConfig){ .name = name, .series = series, .ram_mib = 512, .root_port = TRUE, .backend_args = backend,
+                                .driver_params = "mode=manual" });
+}
+
+/* ---- the driver ---- */
+
+static void
+test_rmmod (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  guint64 session;
+  int error;
+
+  scene_have (vm, SCENE_SECTION_BLOCKS, 30);
+  scene_fill (vm, "data", 100, 1, "", 60);
+  error = vm_unload (vm, "virtio_domybs");
+  g_assert_true (error == EBUSY || error == EWOULDBLOCK);
+  /* blocks of a section that is in use are no reason to go either */
+  scene_free (vm, "data", "free-random 0.4 3 2M");
+  scene_have (vm, SCENE_SECTION_BLOCKS - 10, 30);
+  error = vm_unload (vm, "virtio_domybs");
+  g_assert_true (error == EBUSY || error == EWOULDBLOCK);
+  scene_verify (vm, "data");
+  scene_fill_end (vm, "data");
+
+  scene_have (vm, 0, 30);
+  scene_expect_nothing_granted (vm, 10);
+  session = vm_driver_number (vm, "session");
+  vm_expect_within (vm, 30, vm_unload (vm, "virtio_domybs") == 0);
+  g_assert_cmpint (vm_run (vm, NULL, "grep -q domybs /proc/iomem"), ==, 1); /* the spare has gone, too */
+  g_assert_cmpint (vm_load (vm, "virtio_domybs", "mode=manual"), ==, 0);
+  scene_have (vm, SCENE_SECTION_BLOCKS, 30);
+  g_assert_cmpuint (vm_driver_number (vm, "session"), !=, session);
+  scene_have (vm, 0, 30);
+  scene_expect_sane (vm);
+}
+
+static void
+test_refusals (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  g_autofree char *device = NULL;
+  g_autofree char *log = NULL;
+  guint64 total;
+
+  scene_have (vm, SCENE_SECTION_BLOCKS, 30);
+  total = vm_guest_meminfo (vm, "MemTotal");
+  scene_fill (vm, "data", 100, 2, "", 60);
+  device = g_strchomp (vm_run_ok (vm, "basename /sys/bus/virtio/drivers/virtio_domybs/virtio*"));
+  g_assert_cmpint (vm_write (vm, "/sys/bus/virtio/drivers/virtio_domybs/unbind", device), !=, 0);
+  g_assert_cmpint (vm_write (vm, "/sys/power/state", "disk"), ==, EBUSY);
+  g_assert_cmpint (vm_write (vm, "/sys/power/state", "freeze"), ==, EBUSY);
+  log = vm_run_ok (vm, "dmesg | grep -E 'hibernation refused|sleep refused'");
+  g_test_message ("%s", log);
+  g_assert_cmpuint (vm_guest_meminfo (vm, "MemTotal"), ==, total);
+  scene_verify (vm, "data");
+  scene_fill_end (vm, "data");
+  scene_have (vm, 0, 30);
+  scene_expect_sane (vm);
+}
+
+/* ---- the guest ---- */
+
+static void
+begin_again (Vm *vm, void (*again) (Vm *vm)) {
+  scene_have (vm, 2 * SCENE_SECTION_BLOCKS, 30);
+  scene_fill (vm, "data", 150, 4, "", 60);
+  g_assert_cmpuint (vm_host_memfd_bytes (vm), >, 120 * VM_MIB);
+  again (vm);
+  scene_booted (vm);
+  scene_expect_nothing_granted (vm, 20);
+  scene_have (vm, SCENE_SECTION_BLOCKS, 30);
+  scene_fill (vm, "more", 100, 5, "", 60);
+  g_assert_cmpuint (vm_host_memfd_bytes (vm), >, 90 * VM_MIB);
+  scene_fill_end (vm, "more");
+  scene_have (vm, 0, 30);
+  scene_expect_nothing_granted (vm, 5);
+  scene_expect_sane (vm);
+}
+
+static void
+test_reboot (gconstpointer series) {
+  begin_again (get_vm (series), vm_reboot);
+}
+
+static void
+test_reset (gconstpointer series) {
+  begin_again (get_vm (series), vm_reset);
+}
+
+/* ---- time standing still ---- */
+
+static void
+test_pause (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  guint64 bytes;
+
+  scene_have (vm, SCENE_SECTION_BLOCKS, 30);
+  scene_fill (vm, "data", 100, 6, "", 60);
+  bytes = vm_host_memfd_bytes (vm);
+  vm_pause (vm);
+  g_usleep (1500 * 1000); /* longer than the audit's interval */
+  g_assert_cmpuint (vm_host_memfd_bytes (vm), ==, bytes);
+  /* what the host says meanwhile is not lost */
+  g_autoptr (JsonNode) answer = vm_control (vm, "{\"execute\": \"reclaim\", \"arguments\": {\"blocks\": 10, \"deadline-ms\": 30000}}");
+  vm_resume (vm);
+  scene_verify (vm, "data");
+  vm_expect_within (vm, 20, scene_granted (vm) <= SCENE_SECTION_BLOCKS - 10);
+  scene_verify (vm, "data");
+  scene_fill_end (vm, "data");
+  scene_have (vm, 0, 30);
+  scene_expect_sane (vm);
+}
+
+static void
+test_pause_amid_requests (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  g_autoptr (GRand) rand = testing_rand ();
+  guint64 grants, requests;
+  guint amid = 0, pauses = 40;
+
+  scene_have (vm, 2 * SCENE_SECTION_BLOCKS, 30);
+  scene_fill (vm, "data", 60, 7, "", 60);
+  grants = scene_counter (vm, "grants");
+  requests = scene_counter (vm, "requests");
+  vm_job_start (vm, "seesaw", "cd /sys/bus/virtio/drivers/virtio_domybs/virtio*/domybs; "
+                              "while true; do for n in 256 40 190 64; do echo $n > wanted_blocks; "
+                              "i=0; while [ $i -lt 40 ] && [ $(cat granted_blocks) != $n ]; do i=$((i+1)); done; done; done");
+  for (guint i = 0; i < pauses; i++) {
+    double began;
+
+    g_usleep ((gulong)testing_below (rand, 150 * 1000));
+    began = scene_now ();
+    vm_pause (vm);
+    /* QEMU's stop waits for what the back-end has begun */
+    amid += scene_now () - began > 0.004;
+    g_usleep ((gulong)testing_below (rand, 30 * 1000));
+    vm_resume (vm);
+  }
+  vm_job_kill (vm, "seesaw");
+  g_test_message ("%u pauses during %" G_GUINT64_FORMAT " requests, %" G_GUINT64_FORMAT " blocks granted; about %u of them waited for a request",
+                  pauses, scene_counter (vm, "requests") - requests, scene_counter (vm, "grants") - grants, amid);
+  g_assert_cmpuint (scene_counter (vm, "grants"), >, grants);
+  scene_verify (vm, "data");
+  scene_expect_sane (vm);
+  scene_have (vm, 2 * SCENE_SECTION_BLOCKS, 60);
+  scene_verify (vm, "data");
+  scene_fill_end (vm, "data");
+  scene_have (vm, 0, 30);
+  scene_expect_nothing_granted (vm, 5);
+  scene_expect_sane (vm);
+}
+
+/* ---- the device ---- */
+
+static void
+plug_out (Vm *vm) {
+  g_autoptr (JsonNode) answer = vm_qmp (vm, "{\"execute\": \"device_del\", \"arguments\": {\"id\": \"domybs0\"}}");
+  gint64 deadline = g_get_monotonic_time () + 60 * G_USEC_PER_SEC;
+
+  for (;;) {
+    g_autoptr (GError) error = NULL;
+    g_autoptr (JsonNode) gone = NULL;
+
+    /* Two events come, the second when the whole device has gone; only then its chardev is free. */
+    vm_wait_qmp_event (vm, "DEVICE_DELETED", 60);
+    gone = vm_qmp_try (vm, &error, "{\"execute\": \"chardev-remove\", \"arguments\": {\"id\": \"domybs-chr\"}}");
+    if (gone)
+      return;
+    if (g_get_monotonic_time () > deadline)
+      vm_fail (vm, "the device's chardev is not free: %s", error->message);
+  }
+}
+
+static void
+plug_in (Vm *vm) {
+  g_autoptr (JsonNode) chardev = vm_qmp (
+      vm,
+      "{\"execute\": \"chardev-add\", \"arguments\": {\"id\": \"domybs-chr\", \"backend\": {\"type\": \"socket\", \"data\": "
+      "{\"server\": false, \"addr\": {\"type\": \"unix\", \"data\": {\"path\": \"%s/backend.sock\"}}}}}}",
+      vm_folder (vm));
+  g_autoptr (JsonNode) device = vm_qmp (vm, "{\"execute\": \"device_add\", \"arguments\": {\"driver\": \"vhost-user-test-device-pci\", "
+                                            "\"id\": \"domybs0\", \"chardev\": \"domybs-chr\", \"virtio-id\": 37, \"num_vqs\": 2, "
+                                            "\"config_size\": 64, \"bus\": \"domybs-port\"}}");
+}
+
+static void
+test_unplug (gconstpointer series) {
+  Vm *vm = get_vm (series);
+  guint fds = 0;
+
+  for (int round = 0; round < 2; round++) {
+    scene_have (vm, 2 * SCENE_SECTION_BLOCKS, 30);
+    scene_fill (vm, "data", 150, 8, "", 60);
+    if (round == 0) {
+      /* after a shrink */
+      scene_fill_end (vm, "data");
+      scene_have (vm, 0, 30);
+    } else {
+      /* with blocks still granted, and data in them: the driver empties them first */
+      scene_free (vm, "data", "free-random 0.3 5 2M");
+    }
+    plug_out (vm);
+    g_assert_cmpuint (vm_host_memfd_bytes (vm), ==, 0);
+    g_assert_cmpint (vm_run (vm, NULL, "grep -q domybs /proc/iomem"), ==, 1);
+    if (round == 1) {
+      scene_verify (vm, "data");
+      scene_fill_end (vm, "data");
+    }
+    /* nothing is left behind in the back-end, either */
+    if (round == 0)
+      fds = vm_backend_fds (vm);
+    g_assert_cmpuint (vm_backend_fds (vm), <=, fds);
+
+    plug_in (vm);
+    g_assert_cmpint (vm_unload (vm, "virtio_domybs"), ==, 0);
+    g_assert_cmpint (vm_load (vm, "virtio_domybs", "mode=manual"), ==, 0);
+  }
+  scene_have (vm, SCENE_SECTION_BLOCKS, 30);
+  scene_have (vm, 0, 30);
+  scene_expect_sane (vm);
+}
+
+int
+main (int argc, char **argv) {
+  static const SceneCase cases[] = {
+    { "rmmod", test_rmmod, TRUE },
+    { "refusals", test_refusals, FALSE },
+    { "pause", test_pause, FALSE },
+    { "pause-amid-requests", test_pause_amid_requests, FALSE },
+    { "reboot", test_reboot, TRUE },
+    { "reset", test_reset, FALSE },
+    { "unplug", test_unplug, TRUE },
+  };
+
+  vm_test_init (&argc, &argv);
+  scene_add_cases ("life", cases, G_N_ELEMENTS (cases));
+  return vm_test_run ();
+}

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The host's side of a VM: QMP, the control socket, and measurements that trust neither. */
+#include "vm-internal.h"
+
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define COMMAND_SECONDS 60.0
+#define POLL_US 50000
+
+/* ---- QMP and control ---- */
+
+static JsonNode *
+execute (Qmp *qmp, GError **error, const char *format, va_list arguments) {
+  g_autofree char *command = g_strdup_vprintf (format, arguments);
+
+  return qmp_execute (qmp, command, COMMAND_SECONDS, error);
+}
+
+JsonNode *
+vm_qmp_try (Vm *vm, GError **error, const char *format, ...) {
+  JsonNode *answer;
+  va_list arguments;
+
+  va_start (arguments, format);
+  answer = execute (vm->qmp, error, format, arguments);
+  va_end (arguments);
+  return answer;
+}
+
+JsonNode *
+vm_qmp (Vm *vm, const char *format, ...) {
+  g_autoptr (GError) error = NULL;
+  JsonNode *answer;
+  va_list arguments;
+
+  va_start (arguments, format);
+  answer = execute (vm->qmp, &error, format, arguments);
+  va_end (arguments);
+  if (!answer)
+    vm_fail_with (vm, error, "QMP");
+  return answer;
+}
+
+void
+vm_wait_qmp_event (Vm *vm, const char *event, double seconds) {
+  g_autoptr (GError) error = NULL;
+  g_autoptr (JsonObject) object = qmp_wait_event (vm->qmp, event, seconds, &error);
+
+  if (!object)
+    vm_fail_with (vm, error, "QMP");
+}
+
+static Qmp *
+control (Vm *vm) {
+  g_autoptr (GError) error = NULL;
+  g_autofree char *path = g_build_filename (vm->folder, "control.sock", NULL);
+
+  if (!vm->control)
+    vm->control = qmp_connect (path, FALSE, COMMAND_SECONDS, vm_watch, vm, &error);
+  if (!vm->control)
+    vm_fail_with (vm, error, "the back-end's control socket");
+  return vm->control;
+}
+
+JsonNode *
+vm_control_try (Vm *vm, GError **error, const char *format, ...) {
+  JsonNode *answer;
+  va_list arguments;
+
+  va_start (arguments, format);
+  answer = execute (control (vm), error, format, arguments);
+  va_end (arguments);
+  return answer;
+}
+
+JsonNode *
+vm_control (Vm *vm, const char *format, ...) {
+  g_autoptr (GError) error = NULL;
+  JsonNode *answer;
+  va_list arguments;
+
+  va_start (arguments, format);
+  answer = execute (control (vm), &error, format, arguments);
+  va_end (arguments);
+  if (!answer)
+    vm_fail_with (vm, error, "the back-end's control socket");
+  return answer;
+}
+
+gint64
+vm_status_number (Vm *vm, const char *member) {
+  g_autoptr (JsonNode) status = vm_control (vm, "{\"execute\": \"status\"}");
+  JsonObject *object = json_node_get_object (status);
+
+  if (!object || !json_object_has_member (object, member))
+    vm_fail (vm, "the back-end's status has no member %s", member);
+  return json_object_get_int_member (object, member);
+}
+
+/* ---- measurements ---- */
+
+/* Calls with the path of each open file of the back-end; returns how many there are. */
+static guint
+for_each_backend_fd (Vm *vm, void (*call) (const char *path, gpointer data), gpointer data) {
+  g_autofree char *folder = g_strdup_printf ("/proc/%d/fd", vm->backend.pid);
+  g_autoptr (GDir) fds = g_dir_open (folder, 0, NULL);
+  const char *name;
+  guint count = 0;
+
+  if (!fds)
+    vm_fail (vm, "the back-end has gone: no %s", folder);
+  while ((name = g_dir_read_name (fds))) {
+    g_autofree char *path = g_build_filename (folder, name, NULL);
+
+    if (call)
+      call (path, data);
+    count++;
+  }
+  return count;
+}
+
+static void
+add_window_bytes (const char *path, gpointer data) {
+  guint64 *most = data;
+  g_autofree char *target = g_file_read_link (path, NULL);
+  struct stat st;
+
+  /* the guest's boot memory is a memfd, too, which QEMU has passed to the back-end */
+  if (target && g_str_has_prefix (target, "/memfd:domybs") && stat (path, &st) == 0)
+    *most = MAX (*most, (guint64)st.st_blocks * 512);
+}
+
+guint64
+vm_host_memfd_bytes (Vm *vm) {
+  guint64 bytes = 0;
+
+  for_each_backend_fd (vm, add_window_bytes, &bytes);
+  return bytes;
+}
+
+guint
+vm_backend_fds (Vm *vm) {
+  return for_each_backend_fd (vm, NULL, NULL);
+}
+
+guint64
+vm_backend_rss (Vm *vm) {
+  g_autofree char *path = g_strdup_printf ("/proc/%d/statm", vm->backend.pid);
+  g_autofree char *text = NULL;
+  g_auto (GStrv) fields = NULL;
+
+  if (!g_file_get_contents (path, &text, NULL, NULL))
+    vm_fail (vm, "the back-end has gone: no %s", path);
+  fields = g_strsplit (text, " ", -1);
+  g_assert_cmpuint (g_strv_length (fields), >=, 2);
+  return g_ascii_strtoull (fields[1], NULL, 10) * (guint64)sysconf (_SC_PAGESIZE);
+}
+
+GPid
+vm_backend_pid (Vm *vm) {
+  return vm->backend.pid;
+}
+
+GPid
+vm_qemu_pid (Vm *vm) {
+  return vm->qemu.pid;
+}
+
+char *
+vm_kernel_complaints (Vm *vm) {
+  static const char *const signs[] = {
+    "WARNING: ", "BUG: ",     "kernel BUG at",         "Oops",        "Kernel panic", "general protection fault", "KASAN: ",
+    "UBSAN:",    "Bad page ", "blocked for more than", "refcount_t: "
+  };
+  g_autofree char *console = NULL;
+  g_autoptr (GString) complaints = g_string_new (NULL);
+  g_auto (GStrv) lines = NULL;
+
+  if (!g_file_get_contents (vm->serial, &console, NULL, NULL))
+    return NULL;
+  lines = g_strsplit (console, "\n", -1);
+  for (int i = 0; lines[i]; i++)
+    for (guint sign = 0; sign < G_N_ELEMENTS (signs); sign++)
+      if (strstr (lines[i], signs[sign])) {
+        g_string_append_printf (complaints, "%s\n", g_strchomp (lines[i]));
+        break;
+      }
+  return complaints->len ? g_string_free (g_steal_pointer (&complaints), FALSE) : NULL;
+}
+
+gboolean
+vm_wait_until (Vm *vm, VmPredicate predicate, gpointer data, double seconds) {
+  gint64 deadline = g_get_monotonic_time () + (gint64)(seconds * G_USEC_PER_SEC);
+
+  while (!predicate (vm, data)) {
+    if (g_get_monotonic_time () > deadline)
+      return FALSE;
+    g_usleep (POLL_US);
+  }
+  return TRUE;
+}
