@@ -57,6 +57,13 @@ find (const void *address) {
   return NULL;
 }
 
+/* File systems that answer without another process: a fault in a FUSE or network file can wait for its server, and we with it, for
+ * ever. Guests' RAM is in the first two; the others are for memory-backend-file on persistent memory. */
+static gboolean
+is_local_file_system (uint64_t type) {
+  return type == TMPFS_MAGIC || type == HUGETLBFS_MAGIC || type == EXT4_SUPER_MAGIC || type == XFS_SUPER_MAGIC;
+}
+
 void *
 guest_map (int fd, uint64_t offset, uint64_t bytes, GError **error) {
   struct mapping *mapping = NULL;
@@ -79,6 +86,13 @@ guest_map (int fd, uint64_t offset, uint64_t bytes, GError **error) {
   }
   if (!S_ISREG (st.st_mode)) {
     g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_PROTOCOL, "a memory region's descriptor is not a memfd or a regular file");
+    return NULL;
+  }
+  if (!is_local_file_system ((uint64_t)fs.f_type)) {
+    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_PROTOCOL,
+                 "a memory region's file is on a file system (type 0x%" G_GINT64_MODIFIER "x) that may wait for others; use a memfd, "
+                 "tmpfs or hugetlbfs",
+                 (uint64_t)fs.f_type);
     return NULL;
   }
   /* offset + bytes was checked not to wrap (vhost-user codec); asking again costs nothing and keeps this function safe alone. */

@@ -19,7 +19,7 @@
 gboolean guest_map_init (GError **error);
 
 /* Maps bytes of fd from offset on, shared and read-write. fd stays the caller's and may be closed. Refuses what is not a regular
- * file (memfd, tmpfs, hugetlbfs, plain files) or is shorter than offset + bytes. */
+ * file (memfd, tmpfs, hugetlbfs, ext4, XFS), is shorter than offset + bytes, or is on a file system that can make us wait (FUSE, NFS). */
 void *guest_map (int fd, uint64_t offset, uint64_t bytes, GError **error);
 
 /* Ends a mapping made by guest_map. NULL is ignored. */

@@ -110,8 +110,9 @@ bad_lines_get_errors (struct rig *rig, const void *data) {
     g_autoptr (JsonNode) bad = NULL;
     g_autoptr (JsonNode) good = NULL;
     JsonObject *error;
+    g_autofree char *shown = g_strescape (lines[i], NULL);
 
-    g_test_message ("%s", lines[i]);
+    g_test_message ("%s", shown);
     g_assert_true (send_all (fd, both, strlen (both)));
     bad = control_read (fd, fe_patience_ms ());
     g_assert_nonnull (bad);
