@@ -45,6 +45,7 @@
 /* Events are few (the host's wishes change slowly); more buffers than the event types can be pending at once is plenty. */
 #define DOMYBS_EVENT_BUFFERS 8
 #define DOMYBS_SECTION_NONE (~0u)
+#define DOMYBS_OOM_PLENTY 16ul /* blocks available: it is not for want of those that a process is to be killed */
 #define DOMYBS_ROOM_MAX 32 /* blocks that can be set aside for the kernel's own needs */
 
 enum domybs_section_state {
@@ -161,7 +162,7 @@ struct domybs_config_seen { /* worker; copies of config space fields that may ch
 
 struct domybs_counters { /* worker, except the OOM ones (lock) */
   u64 requests, granted, released, added, onlined, offlined, removed, refused_online;
-  u64 taken_order9, taken_range, offline_failed, room_given;
+  u64 taken_order9, taken_range, offline_failed, room_given, spares_dropped;
   u64 reclaim_asked, reclaim_done;
   u64 oom_calls, oom_saved;
 };
@@ -237,6 +238,7 @@ struct domybs {
   unsigned long last_grow;        /* worker, jiffies */
   unsigned long stats_after;      /* worker, jiffies */
   u64 stats_granted;              /* worker: granted blocks when STATS were sent last */
+  unsigned long config_read;      /* worker, jiffies: when config space was read last */
   u64 step;                       /* worker */
   unsigned long *scan;            /* worker: bitmap of section_blocks */
   struct timer_list offline_timer;
@@ -257,6 +259,7 @@ struct domybs {
   int misc_index;
   bool gone;                  /* lock: the device was removed; only open files keep the struct */
   struct list_head ops;       /* lock */
+  struct domybs_op *op;       /* worker: the one that it is at; blocks that become USER are noted in it */
   u64 user_reserved;          /* lock: blocks that files have or have asked for, against the global cap */
 };
 
@@ -311,6 +314,7 @@ void domybs_sections_exit(struct domybs *d);
 void domybs_section_set(struct domybs *d, u32 s, enum domybs_section_state state);
 /* Adds spares up to the parameter. -ENOMEM when the kernel's own memory is too short for their memmap. */
 int domybs_spare_fill(struct domybs *d, bool pressed);
+bool domybs_spare_drop(struct domybs *d); /* for its memmap */
 /* Grants a spare section and brings it online. Returns blocks gained or an error as in request. */
 int domybs_section_grow(struct domybs *d, u32 *ret_section);
 /* Takes a section offline, moving its pages if it must, for ms at the most; releases it; removes it unless it is wanted as a spare. */
@@ -359,6 +363,7 @@ void domybs_pages_ref_restore(struct domybs *d, u64 block);
 bool domybs_may_add(const struct domybs *d, bool pressed); /* is there memory for another section's memmap? */
 u32 domybs_room_short(const struct domybs *d);
 u32 domybs_room_give(struct domybs *d, u32 want); /* any context that may free pages; returns blocks given back to the kernel's zones */
+bool domybs_room_drain(struct domybs *d); /* worker: gets free pages off the per-CPU lists; did that help? */
 void domybs_room_fill(struct domybs *d, bool enough); /* worker: sets some aside again; enough: memory is available, even if not free */
 void domybs_room_empty(struct domybs *d);
 
@@ -370,6 +375,7 @@ const char *domybs_why_text(enum domybs_reason why);
 int domybs_worker(void *data);
 bool domybs_pressed(struct domybs *d);
 u64 domybs_low_blocks(void);
+u64 domybs_to_spare_blocks(void); /* by how much available memory is above the low watermark */
 u64 domybs_high_blocks(const struct domybs *d);
 extern unsigned int domybs_poll_ms, domybs_hysteresis_ms, domybs_batch_blocks, domybs_reserve_blocks, domybs_spares;
 

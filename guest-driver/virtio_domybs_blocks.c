@@ -172,6 +172,12 @@ u32 domybs_blocks_scan(struct domybs *d, u32 s) {
 
 /* ---- taking ---- */
 
+/* For the operation of a user of /dev/domybs that the worker is at. */
+static void domybs_block_note(struct domybs *d, u64 block) {
+  if (!WARN_ON_ONCE(d->op->got >= d->op->blocks))
+    d->op->block[d->op->got++] = block;
+}
+
 static void domybs_block_take_done(struct domybs *d, u64 block, enum domybs_block_state into) {
   if (into == DOMYBS_BLOCK_USER) {
     struct page *page = pfn_to_page(domybs_block_pfn(d, block));
@@ -180,6 +186,7 @@ static void domybs_block_take_done(struct domybs *d, u64 block, enum domybs_bloc
     if (!want_init_on_alloc(GFP_KERNEL))
       for (i = 0; i < DOMYBS_PAGES_PER_BLOCK; i++)
         clear_highpage(page + i);
+    domybs_block_note(d, block);
   } else {
     domybs_pages_set_offline(d, block);
   }
@@ -334,10 +341,12 @@ int domybs_blocks_regrant(struct domybs *d, u32 want, enum domybs_block_state in
     for (i = 0; i < runs; i++)
       for (b = d->runs[i].start; b < d->runs[i].start + d->runs[i].count; b++) {
         domybs_block_set(d, b, into);
-        if (into == DOMYBS_BLOCK_USER)
+        if (into == DOMYBS_BLOCK_USER) {
           domybs_pages_clear_offline(d, b); /* granted blocks are zero */
-        else
+          domybs_block_note(d, b);
+        } else {
           domybs_pages_give(d, b);
+        }
       }
     *ret_blocks += got;
   }

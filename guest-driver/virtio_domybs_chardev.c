@@ -70,22 +70,6 @@ static void domybs_user_free(struct domybs *d, const u32 *block, u32 count) {
     domybs_kick(d, DOMYBS_KICK_WAKE);
 }
 
-/* Notes the blocks that became USER and are not in `owned` yet: they are this operation's. */
-static void domybs_op_collect(struct domybs *d, struct domybs_op *op, unsigned long *owned) {
-  u64 end = (u64)d->sections * d->section_blocks, b;
-
-  for (b = 0; b < end && op->got < op->blocks; b++) {
-    if (!d->section[(u32)b / d->section_blocks].count[DOMYBS_BLOCK_USER]) {
-      b += d->section_blocks - 1 - b % d->section_blocks;
-      continue;
-    }
-    if (domybs_block_get(d, b) == DOMYBS_BLOCK_USER && !test_bit(b, owned)) {
-      __set_bit(b, owned);
-      op->block[op->got++] = b;
-    }
-  }
-}
-
 static int domybs_op_far(struct domybs *d, struct domybs_op *op) {
   u32 runs;
   u64 blocks;
@@ -99,16 +83,9 @@ static int domybs_op_far(struct domybs *d, struct domybs_op *op) {
 }
 
 static int domybs_op_local(struct domybs *d, struct domybs_op *op) {
-  u64 usable = (u64)d->sections * d->section_blocks, b;
-  unsigned long *owned = bitmap_zalloc(usable, GFP_KERNEL);
   int rc = 0, idle = 0;
 
-  if (!owned)
-    return -ENOMEM;
-  for (b = 0; b < usable; b++)
-    if (domybs_block_get(d, b) == DOMYBS_BLOCK_USER)
-      __set_bit(b, owned);
-
+  d->op = op;
   while (op->got < op->blocks && !READ_ONCE(op->abandoned) && !READ_ONCE(d->draining)) {
     u32 want = op->blocks - op->got, got = 0, section, s;
 
@@ -117,11 +94,10 @@ static int domybs_op_local(struct domybs *d, struct domybs_op *op) {
       domybs_blocks_regrant(d, want, DOMYBS_BLOCK_USER, &got);
     if (!got) {
       /* Free memory of ours, as long as the guest has enough of it. */
-      for (s = d->sections; s-- > 0 && got < want && !domybs_pressed(d);)
-        got += domybs_blocks_take_in(d, s, want - got, false, DOMYBS_BLOCK_USER);
+      for (s = d->sections; s-- > 0 && got < want;)
+        got += domybs_blocks_take_in(d, s, min_t(u64, want - got, domybs_to_spare_blocks()), false, DOMYBS_BLOCK_USER);
     }
     mutex_unlock(&d->hotplug);
-    domybs_op_collect(d, op, owned);
     if (got) {
       idle = 0;
       continue;
@@ -134,7 +110,6 @@ static int domybs_op_local(struct domybs *d, struct domybs_op *op) {
       mutex_lock(&d->hotplug);
       domybs_blocks_take_in(d, section, want, false, DOMYBS_BLOCK_USER);
       mutex_unlock(&d->hotplug);
-      domybs_op_collect(d, op, owned);
       domybs_spare_fill(d, false);
       rc = 0;
     } else if (rc != -EAGAIN || ++idle > 20) {
@@ -143,7 +118,7 @@ static int domybs_op_local(struct domybs *d, struct domybs_op *op) {
       schedule_timeout_interruptible(HZ / 20);
     }
   }
-  bitmap_free(owned);
+  d->op = NULL;
   if (op->got == op->blocks)
     return 0;
   return rc < 0 ? rc : -ENOMEM;

@@ -377,7 +377,7 @@ static struct domybs *domybs_new(struct virtio_device *vdev) {
   while (!d->nonce);
   d->last.why = DOMYBS_WHY_STARTING;
   d->stats_after = jiffies;
-  d->last_grow = jiffies - 2 * HZ;
+  d->last_grow = d->config_read = jiffies - 2 * HZ;
   return d;
 }
 

@@ -77,13 +77,19 @@ static int domybs_oom(struct notifier_block *nb, unsigned long unused, void *dat
   if (!act || current == d->worker)
     return NOTIFY_OK;
 
-  /* By hand or by target nothing is granted unasked, but the kernel gets what was set aside for it. */
-  blocks = domybs_room_short(d) ? domybs_room_give(d, DOMYBS_OOM_ROOM) : 0;
-  if (!blocks)
+  /* With memory for programs at hand it is the kernel's own that is short, and gets what was set aside for it. Otherwise that is the
+   * last resort, because programs would eat it up. By hand or by target nothing is granted unasked; the rest goes for all modes. */
+  if (si_mem_available() >= (long)(DOMYBS_OOM_PLENTY * DOMYBS_PAGES_PER_BLOCK) && domybs_room_short(d))
+    blocks = domybs_room_give(d, DOMYBS_OOM_ROOM);
+  else
     blocks = domybs_blocks_reserve_give(d, READ_ONCE(domybs_reserve_blocks));
   if (blocks)
     domybs_kick(d, DOMYBS_KICK_OOM);
   good = blocks || domybs_oom_ask(d);
+  if (!good) {
+    blocks = domybs_room_give(d, DOMYBS_OOM_ROOM);
+    good = blocks;
+  }
   if (good) {
     *freed += max(blocks, 1u) * DOMYBS_PAGES_PER_BLOCK; /* if it was the worker: at least; the caller wants to know that, not how many */
     spin_lock_irq(&d->lock);

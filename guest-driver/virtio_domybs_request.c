@@ -231,16 +231,19 @@ int domybs_hello(struct domybs *d) {
   return 0;
 }
 
-/* Runs lie in the area, ascend without overlap, and are not granted already. */
+/* Runs lie in the area, are disjoint, and not granted already. */
 static bool domybs_runs_good(struct domybs *d, u32 count, u64 area_start, u64 area_blocks, u64 *ret_blocks) {
-  u64 floor = area_start, end = area_start + area_blocks, total = 0;
-  u32 i;
+  u64 end = area_start + area_blocks, total = 0;
+  u32 i, k;
 
   for (i = 0; i < count; i++) {
     u64 start = d->runs[i].start, n = d->runs[i].count, b;
 
-    if (start < floor || start >= end || !n || n > end - start)
+    if (start < area_start || start >= end || !n || n > end - start)
       return false;
+    for (k = 0; k < i; k++)
+      if (start < d->runs[k].start + d->runs[k].count && d->runs[k].start < start + n)
+        return false;
     for (b = start; b < start + n; b++) {
       enum domybs_block_state state = domybs_block_get(d, b);
 
@@ -248,7 +251,6 @@ static bool domybs_runs_good(struct domybs *d, u32 count, u64 area_start, u64 ar
         return false;
     }
     total += n;
-    floor = start + n;
   }
   *ret_blocks = total;
   return true;

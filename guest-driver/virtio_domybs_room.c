@@ -10,10 +10,15 @@
  *
  * They are given back all but one page in their middle: a whole free block would be the next thing that a program gets as a huge page,
  * because those come from the program's own node down to the last watermark. The pages in the middle follow when the shortage is over.
+ *
+ * Free pages on per-CPU lists do not count for the watermarks, and newer kernels keep many MiB there. Nothing exported drains
+ * those lists as such, but allocating a range of a zone does.
  */
 #include <linux/gfp.h>
+#include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/sched/mm.h>
 
 #include "compat.h"
 #include "domybs-drv.h"
@@ -24,17 +29,20 @@ MODULE_PARM_DESC(kernel_floor_mib, "no section is added when that would leave th
 
 static unsigned int domybs_kernel_reserve_mib = 16;
 module_param_named(kernel_reserve_mib, domybs_kernel_reserve_mib, uint, 0644);
-MODULE_PARM_DESC(kernel_reserve_mib, "memory set aside for the kernel's own needs while it grows under pressure (MiB, at most 64 and 1/64 of its zones)");
+MODULE_PARM_DESC(kernel_reserve_mib, "memory set aside for the kernel's own needs while it grows under pressure (MiB, at most 64 and 1/32 of its zones)");
 
-#define DOMYBS_ROOM_SHARE 64    /* of the kernel's zones, at most one part in so many */
+#define DOMYBS_ROOM_SHARE 32    /* of the kernel's zones, at most one part in so many */
+#define DOMYBS_ROOM_LISTED SZ_1M /* draining per-CPU lists is not worth while for less */
+#define DOMYBS_ROOM_LOOKS 1024u
+#define DOMYBS_ROOM_TRIES 4u
 #define DOMYBS_ROOM_CALM SZ_16M /* … and twice the low watermark free: no shortage */
 
 struct domybs_kernel_memory {
-  u64 free, min, low, managed; /* bytes, all zones that the kernel can use together */
+  u64 free, listed, min, low, managed; /* bytes; listed: on per-CPU lists; all zones that the kernel can use together */
 };
 
 static void domybs_kernel_memory(struct domybs_kernel_memory *ret) {
-  int nid, z;
+  int nid, z, cpu;
 
   *ret = (struct domybs_kernel_memory){};
   for_each_online_node(nid)
@@ -45,11 +53,15 @@ static void domybs_kernel_memory(struct domybs_kernel_memory *ret) {
       ret->min += min_wmark_pages(zone);
       ret->low += low_wmark_pages(zone);
       ret->managed += zone_managed_pages(zone);
+      if (populated_zone(zone))
+        for_each_online_cpu(cpu)
+          ret->listed += max(READ_ONCE(per_cpu_ptr(zone->per_cpu_pageset, cpu)->count), 0);
     }
   ret->free <<= PAGE_SHIFT;
   ret->min <<= PAGE_SHIFT;
   ret->low <<= PAGE_SHIFT;
   ret->managed <<= PAGE_SHIFT;
+  ret->listed <<= PAGE_SHIFT;
 }
 
 static u64 domybs_section_cost(const struct domybs *d) {
@@ -137,6 +149,60 @@ void domybs_room_fill(struct domybs *d, bool enough) {
   spin_lock_irq(&d->lock);
   d->room_block[d->room_blocks++] = page;
   spin_unlock_irq(&d->lock);
+}
+
+/* Free or movable all through, as far as can be seen without locks. */
+static bool domybs_block_looks_movable(unsigned long pfn) {
+  unsigned long end = pfn + DOMYBS_PAGES_PER_BLOCK;
+
+  while (pfn < end) {
+    struct page *page = pfn_to_page(pfn), *head = compound_head(page);
+
+    if (PageBuddy(page)) {
+      unsigned long order = READ_ONCE(page_private(page));
+
+      pfn += 1ul << (order <= DOMYBS_MAX_ORDER ? order : 0);
+    } else if (!PageReserved(page) && (PageLRU(head) || !page_ref_count(head))) {
+      pfn++;
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool domybs_room_drain(struct domybs *d) {
+  struct domybs_kernel_memory before, after;
+  u32 looks = 0, tries = 0;
+  unsigned int noreclaim;
+  int nid;
+
+  domybs_kernel_memory(&before);
+  if (before.listed < DOMYBS_ROOM_LISTED)
+    return false;
+  noreclaim = memalloc_noreclaim_save(); /* others are out of memory and wait for us */
+  for_each_online_node(nid) {
+    struct zone *zone = &NODE_DATA(nid)->node_zones[ZONE_NORMAL];
+    unsigned long pfn;
+
+    if (!populated_zone(zone))
+      zone = &NODE_DATA(nid)->node_zones[ZONE_DMA32];
+    for (pfn = ALIGN_DOWN(zone_end_pfn(zone), DOMYBS_PAGES_PER_BLOCK);
+         pfn >= zone->zone_start_pfn + DOMYBS_PAGES_PER_BLOCK && looks < DOMYBS_ROOM_LOOKS && tries < DOMYBS_ROOM_TRIES;
+         looks++) {
+      pfn -= DOMYBS_PAGES_PER_BLOCK;
+      if (!pfn_to_online_page(pfn) || page_zone(pfn_to_page(pfn)) != zone || !domybs_block_looks_movable(pfn))
+        continue;
+      tries++;
+      if (domybs_alloc_contig(pfn, DOMYBS_PAGES_PER_BLOCK, GFP_KERNEL | __GFP_NOWARN))
+        continue;
+      domybs_pages_free(pfn, DOMYBS_PAGES_PER_BLOCK);
+      break;
+    }
+  }
+  memalloc_noreclaim_restore(noreclaim);
+  domybs_kernel_memory(&after);
+  return after.free > before.free;
 }
 
 void domybs_room_empty(struct domybs *d) {

@@ -64,7 +64,7 @@ int domybs_spare_fill(struct domybs *d, bool pressed) {
     if (s == DOMYBS_SECTION_NONE)
       return 0;
     while (!domybs_may_add(d, pressed))
-      if (!domybs_room_give(d, 1))
+      if (d->section_count[DOMYBS_SECTION_SPARE] || !domybs_room_give(d, 1))
         return -ENOMEM;
     rc = domybs_hotplug_add(d, s);
     if (rc) {
@@ -74,6 +74,12 @@ int domybs_spare_fill(struct domybs *d, bool pressed) {
     }
   }
   return 0;
+}
+
+bool domybs_spare_drop(struct domybs *d) {
+  u32 s = domybs_section_find(d, DOMYBS_SECTION_SPARE);
+
+  return s != DOMYBS_SECTION_NONE && !domybs_hotplug_remove(d, s);
 }
 
 /* Removes spares too many, from the top: the window is used from below. */

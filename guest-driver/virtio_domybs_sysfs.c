@@ -185,6 +185,7 @@ static ssize_t counters_show(struct device *dev, struct device_attribute *attr, 
     { "taken_whole", c->taken_order9 },
     { "taken_range", c->taken_range },
     { "room_given", c->room_given },
+    { "spares_dropped", c->spares_dropped },
     { "oom_calls", c->oom_calls },
     { "oom_saved", c->oom_saved },
   };

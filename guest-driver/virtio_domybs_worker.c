@@ -42,6 +42,7 @@ MODULE_PARM_DESC(high_mib, "… and above this much (MiB)");
 #define DOMYBS_LEAVE_FREE_MS 2000         /* offlining a section whose pages are free takes a fraction of it */
 #define DOMYBS_LEAVE_MOVE_MS 3000         /* moving up to 128 MiB */
 #define DOMYBS_SHRINK_BACKOFF_MAX_MS 2000 /* freed memory must be seen soon: the search for free blocks is cheap */
+#define DOMYBS_CONFIG_EVERY msecs_to_jiffies(20)
 #define DOMYBS_STATS_BUSY (2 * HZ)
 #define DOMYBS_STATS_IDLE (10 * HZ)
 
@@ -63,6 +64,12 @@ u64 domybs_high_blocks(const struct domybs *d) {
 
 static u64 domybs_available_blocks(void) {
   return (u64)max(si_mem_available(), 0l) / DOMYBS_PAGES_PER_BLOCK;
+}
+
+u64 domybs_to_spare_blocks(void) {
+  u64 available = domybs_available_blocks(), low = domybs_low_blocks();
+
+  return available > low ? available - low : 0;
 }
 
 bool domybs_pressed(struct domybs *d) {
@@ -116,6 +123,22 @@ static void domybs_look(struct domybs *d, struct domybs_view *v) {
     v->above_high_ms = jiffies_to_msecs(jiffies - d->above_high_since);
 }
 
+/* An OOM call while there is memory for programs is about the kernel's own. What was set aside for it the notifier has given back already;
+ * then come the per-CPU lists, and the memmap of a spare is the last that we can give. Growing would only take more of it. */
+static void domybs_oom_kernel(struct domybs *d, struct domybs_view *v) {
+  bool good;
+
+  if (!v->oom || v->available < DOMYBS_OOM_PLENTY || !domybs_room_short(d))
+    return;
+  v->oom = false;
+  good = domybs_room_drain(d);
+  if (!good) {
+    good = domybs_spare_drop(d);
+    d->counters.spares_dropped += good;
+  }
+  domybs_progress(d, good);
+}
+
 static bool domybs_by_pressure(const struct domybs_view *v) {
   return v->mode == DOMYBS_MODE_AUTO && !v->have_target && !v->draining && !v->stopping;
 }
@@ -163,7 +186,8 @@ static void domybs_grow(struct domybs *d, const struct domybs_view *v, const str
   bool pressed = v->oom || v->available < v->low;
   int rc = 0;
 
-  while (grown < decision->blocks && !domybs_interrupted(d) && !domybs_ending(d) && !domybs_ask_waits(d)) {
+  /* One step at least, or a host that sends events all the time could keep us from growing. */
+  while (grown < decision->blocks && !domybs_ending(d) && !domybs_ask_waits(d) && !(grown && domybs_interrupted(d))) {
     u32 section;
 
     rc = domybs_grow_step(d, decision->blocks - grown, v->max > granted ? v->max - granted : 0, pressed, &section);
@@ -363,8 +387,13 @@ static void domybs_kicks_take(struct domybs *d) {
   clear_bit(DOMYBS_KICK_WAKE, &d->kicks);
   if (test_and_clear_bit(DOMYBS_KICK_EVENT, &d->kicks))
     domybs_events_drain(d);
-  if (test_and_clear_bit(DOMYBS_KICK_CONFIG, &d->kicks))
+  if (test_bit(DOMYBS_KICK_CONFIG, &d->kicks)) {
+    if (time_before(jiffies, d->config_read + DOMYBS_CONFIG_EVERY)) /* for a host that changes its mind all the time */
+      schedule_timeout_uninterruptible(DOMYBS_CONFIG_EVERY);
+    clear_bit(DOMYBS_KICK_CONFIG, &d->kicks);
+    d->config_read = jiffies;
     domybs_config_refresh(d);
+  }
   if (test_and_clear_bit(DOMYBS_KICK_OFFER, &d->kicks)) {
     d->ask_after = 0;
     d->ask_backoff_ms = 0;
@@ -383,7 +412,7 @@ static bool domybs_hello_done(struct domybs *d) {
     return false;
   domybs_demotion_allow(d);
   dev_info(d->dev, "session %llu: window of %llu blocks, sections of %u blocks, up to %llu blocks, node %d\n", d->session,
-             d->window_blocks, d->section_blocks, d->config.max_blocks, d->node);
+           d->window_blocks, d->section_blocks, d->config.max_blocks, d->node);
   return true;
 }
 
@@ -455,6 +484,7 @@ int domybs_worker(void *data) {
     }
 
     domybs_look(d, &view);
+    domybs_oom_kernel(d, &view);
     domybs_decide(&view, &decision);
     if (READ_ONCE(d->broken) && !view.draining)
       decision = (struct domybs_decision){ .action = DOMYBS_REST, .why = DOMYBS_WHY_ENOUGH };

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What scripts/demo runs: one VM that borrows memory from its host and gives it back, with the figures of both sides as it goes.
+ * What scripts/demo runs: one VM that borrows memory from its host and gives it back, with the figures of both sides as it
+ * goes.
  *
- * Nothing in here tells the driver what to do. A program in the guest fills more memory than the guest has; that the guest grows, and
- * shrinks when the program has ended, is the driver's own doing. The figures are the guest kernel's (/proc/meminfo), the driver's
- * (sysfs), the back-end's (control socket), and the host kernel's (the blocks of the window's memfd): four books that must agree.
+ * Nothing in here tells the driver what to do. A program in the guest fills more memory than the guest has; that the guest
+ * grows, and shrinks when the program has ended, is the driver's own doing. The figures are the guest kernel's (/proc/meminfo),
+ * the driver's (sysfs), the back-end's (control socket), and the host kernel's (the blocks of the window's memfd): four books
+ * that must agree.
  */
 #include "screen.h"
 #include "vm.h"
@@ -22,11 +24,11 @@
 #define FILL_SECONDS 150
 
 typedef struct {
-  guint64 total, available;    /* the guest's /proc/meminfo, bytes */
-  guint64 driver_blocks;       /* granted, as the driver says */
-  guint64 backend_blocks;      /* granted, as the back-end says */
-  guint64 host;                /* bytes of the window that the host's kernel has memory for */
-  char state[160];             /* the driver's, with the reason */
+  guint64 total, available; /* the guest's /proc/meminfo, bytes */
+  guint64 driver_blocks;    /* granted, as the driver says */
+  guint64 backend_blocks;   /* granted, as the back-end says */
+  guint64 host;             /* bytes of the window that the host's kernel has memory for */
+  char state[160];          /* the driver's, with the reason */
 } Sample;
 
 typedef struct {
@@ -44,7 +46,7 @@ typedef struct {
   gint64 began, step_began;
   Row rows[8];
   unsigned n_rows;
-  double scale; /* bytes that a whole bar stands for */
+  double scale;  /* bytes that a whole bar stands for */
   char why[160]; /* the driver's reason the first time that it was seen growing */
   unsigned failures;
 } Demo;
@@ -91,20 +93,22 @@ show (Demo *demo, const Sample *now) {
   char guest[SCREEN_BAR_BYTES], host[SCREEN_BAR_BYTES], reason[200] = "";
 
   screen_bar (demo->screen, guest, bar, (double)(now->total - now->available) / demo->scale, (double)now->total / demo->scale);
-  screen_bar (demo->screen, host, bar, (double)now->host / demo->scale, (double)now->backend_blocks * VM_BLOCK_BYTES / demo->scale);
+  screen_bar (demo->screen, host, bar, (double)now->host / demo->scale,
+              (double)now->backend_blocks * VM_BLOCK_BYTES / demo->scale);
   if (columns >= 160)
     g_snprintf (reason, sizeof reason, " | %s", now->state);
   else if (columns >= 100)
     g_snprintf (reason, sizeof reason, " | %.*s", (int)strcspn (now->state, " "), now->state);
-  screen_live (demo->screen, "[%4.0fs] guest %s %4u MiB %4u free | host %s %4u MiB %4u blocks%s", seconds_since (demo->began), guest,
-               mib (now->total), mib (now->available), host, mib (now->host), (unsigned)now->backend_blocks, reason);
+  screen_live (demo->screen, "[%4.0fs] guest %s %4u MiB %4u free | host %s %4u MiB %4u blocks%s", seconds_since (demo->began),
+               guest, mib (now->total), mib (now->available), host, mib (now->host), (unsigned)now->backend_blocks, reason);
 }
 
 static void
 legend (Demo *demo) {
-  screen_line (demo->screen, "        (guest: %s used, %s available; host: %s memory behind the window, %s granted beyond that)",
-               screen_mark (demo->screen, SCREEN_FULL), screen_mark (demo->screen, SCREEN_HALF), screen_mark (demo->screen, SCREEN_FULL),
-               screen_mark (demo->screen, SCREEN_HALF));
+  screen_line (demo->screen,
+               "        (guest: %s used, %s available; host: %s memory behind the window, %s granted beyond that)",
+               screen_mark (demo->screen, SCREEN_FULL), screen_mark (demo->screen, SCREEN_HALF),
+               screen_mark (demo->screen, SCREEN_FULL), screen_mark (demo->screen, SCREEN_HALF));
 }
 
 static void
@@ -163,8 +167,8 @@ program_request (Demo *demo, const char *request) {
     vm_fail (demo->vm, "%s: %s", request, answer);
 }
 
-/* Shows figures until the program has printed a line that begins with wanted. TRUE if the wait ended because blocks were granted
- * for the first time, which only counts where until_grant says so. */
+/* Shows figures until the program has printed a line that begins with wanted. TRUE if the wait ended because blocks were
+ * granted for the first time, which only counts where until_grant says so. */
 static gboolean
 watch_program (Demo *demo, const char *wanted, gboolean until_grant, GString *output, Sample *now) {
   const gint64 deadline = g_get_monotonic_time () + FILL_SECONDS * G_USEC_PER_SEC;
@@ -183,7 +187,8 @@ watch_program (Demo *demo, const char *wanted, gboolean until_grant, GString *ou
     if (status >= 0 || strstr (output->str, "mismatch") || strstr (output->str, "failed"))
       vm_fail (demo->vm, "the program in the guest ended (status %d) before it said '%s': %s", status, wanted, output->str);
     if (g_get_monotonic_time () > deadline)
-      vm_fail (demo->vm, "the program in the guest did not say '%s' within %d s; it said: %s", wanted, FILL_SECONDS, output->str);
+      vm_fail (demo->vm, "the program in the guest did not say '%s' within %d s; it said: %s", wanted, FILL_SECONDS,
+               output->str);
     g_usleep (until_grant ? EVERY_CLOSELY_US : EVERY_US);
   }
 }
@@ -203,8 +208,8 @@ boot (Demo *demo) {
   g_autofree char *release = NULL;
   Sample now;
 
-  step (demo, "Booting a VM with %d MiB of memory, and a window of %s through which it can borrow more (%s) …", demo->boot_mib, demo->window,
-        vm_is_fast () ? "KVM" : "emulated: no KVM here");
+  step (demo, "Booting a VM with %d MiB of memory, and a window of %s through which it can borrow more (%s) …", demo->boot_mib,
+        demo->window, vm_is_fast () ? "KVM" : "emulated: no KVM here");
   demo->vm = vm_start (&config);
   vm_expect_within (demo->vm, 30, vm_driver_number (demo->vm, "session") != 0);
   release = vm_read (demo->vm, "/proc/sys/kernel/osrelease");
@@ -212,7 +217,8 @@ boot (Demo *demo) {
   screen_line (demo->screen, "        Linux %s in a stock QEMU; driver loaded; nothing borrowed yet", release);
   legend (demo);
   show (demo, &now);
-  check (demo, now.driver_blocks == 0 && now.host == 0, "no block granted, and the host has %u KiB behind the window", (unsigned)(now.host / 1024));
+  check (demo, now.driver_blocks == 0 && now.host == 0, "no block granted, and the host has %u KiB behind the window",
+         (unsigned)(now.host / 1024));
   step_done (demo, "booted, driver loaded", &now);
 }
 
@@ -235,8 +241,8 @@ grow (Demo *demo, Sample *ret_full) {
   watch_program (demo, "ok filled", FALSE, output, ret_full);
   mode = vm_driver_get (demo->vm, "mode");
   target = vm_driver_get (demo->vm, "target_blocks");
-  check (demo, g_str_equal (mode, "auto") && g_str_equal (target, "none"), "by pressure alone (mode %s, target %s): %s", mode, target,
-         demo->why[0] ? demo->why : "faster than it could be watched");
+  check (demo, g_str_equal (mode, "auto") && g_str_equal (target, "none"), "by pressure alone (mode %s, target %s): %s", mode,
+         target, demo->why[0] ? demo->why : "faster than it could be watched");
   check (demo, ret_full->total > fill && ret_full->host > fill - (guint64)demo->boot_mib * VM_MIB,
          "the program has its %d MiB; the host lends %u blocks and has %u MiB behind them", demo->fill_mib,
          (unsigned)ret_full->backend_blocks, mib (ret_full->host));
@@ -282,9 +288,10 @@ give_back (Demo *demo, const Sample *full) {
     show (demo, &now);
   }
   check (demo, now.host <= left_allowed, "%.1f %% of the host's memory came back (%u MiB of %u; asked for are %.0f %%)",
-         100.0 * (1 - (double)now.host / (double)MAX (full->host, 1)), mib (full->host - MIN (now.host, full->host)), mib (full->host),
-         100 * BACK_FRACTION);
-  check (demo, now.driver_blocks == now.backend_blocks, "driver and back-end agree: %u blocks granted", (unsigned)now.backend_blocks);
+         100.0 * (1 - (double)now.host / (double)MAX (full->host, 1)), mib (full->host - MIN (now.host, full->host)),
+         mib (full->host), 100 * BACK_FRACTION);
+  check (demo, now.driver_blocks == now.backend_blocks, "driver and back-end agree: %u blocks granted",
+         (unsigned)now.backend_blocks);
   step_done (demo, "blocks went back", &now);
 }
 
@@ -295,7 +302,8 @@ nothing_harmed (Demo *demo) {
   g_autofree char *broken = vm_driver_get (demo->vm, "broken");
 
   check (demo, killed == 0 && !complaints && g_str_equal (broken, "0"),
-         "the guest's kernel killed %u processes and had %s to complain about", (unsigned)killed, complaints ? complaints : "nothing");
+         "the guest's kernel killed %u processes and had %s to complain about", (unsigned)killed,
+         complaints ? complaints : "nothing");
 }
 
 static void
@@ -306,10 +314,11 @@ summary (Demo *demo) {
   for (unsigned i = 0; i < demo->n_rows; i++) {
     const Row *row = &demo->rows[i];
 
-    screen_line (demo->screen, " %-30s %5u MiB %5u MiB %7u %5u MiB %8.1f", row->what, mib (row->at.total), mib (row->at.available),
-                 (unsigned)row->at.backend_blocks, mib (row->at.host), row->seconds);
+    screen_line (demo->screen, " %-30s %5u MiB %5u MiB %7u %5u MiB %8.1f", row->what, mib (row->at.total),
+                 mib (row->at.available), (unsigned)row->at.backend_blocks, mib (row->at.host), row->seconds);
   }
-  screen_line (demo->screen, " (host memory: what the host's kernel has allocated behind the window, beside the %d MiB of boot memory)\n",
+  screen_line (demo->screen,
+               " (host memory: what the host's kernel has allocated behind the window, beside the %d MiB of boot memory)\n",
                demo->boot_mib);
   if (demo->failures)
     screen_line (demo->screen, "FAILED: %u of the checks above did not hold.", demo->failures);

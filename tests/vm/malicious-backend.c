@@ -2,10 +2,10 @@
 /*
  * domybs-backend with a liar at its mouth, for tests of the guest driver.
  *
- * It is the real back-end, all of it, linked with --wrap around the few functions through which bytes leave for the guest: config
- * space, what is written into a chain, the used ring, and signals. So it is honest, and stays up to date, in everything but the one
- * lie that is asked for: the name in the file DOMYBS_LIE, looked at each time (no file, an empty one: the truth). Lies are told
- * until the file says otherwise. test-nonsense.c says what the driver should make of each.
+ * It is the real back-end, all of it, linked with --wrap around the few functions through which bytes leave for the guest:
+ * config space, what is written into a chain, the used ring, and signals. So it is honest, and stays up to date, in everything
+ * but the one lie that is asked for: the name in the file DOMYBS_LIE, looked at each time (no file, an empty one: the truth).
+ * Lies are told until the file says otherwise. test-nonsense.c says what the driver should make of each.
  */
 #include "core/memory-device.h"
 #include "io/vhost-user-internal.h"

@@ -2,8 +2,8 @@
 /*
  * What the tests of the memory device in a VM say again and again. Sizes are blocks of 2 MiB unless a name says otherwise.
  *
- * Each program walks through its cases once per kernel. The cases of one kernel share a VM as far as they can, because booting an
- * emulated guest is what costs time; scene_vm() ends the VM before when another is asked for, so that one runs at a time.
+ * Each program walks through its cases once per kernel. The cases of one kernel share a VM as far as they can, because booting
+ * an emulated guest is what costs time; scene_vm() ends the VM before when another is asked for, so that one runs at a time.
  */
 #ifndef DOMYBS_TESTS_VM_SCENE_H
 #define DOMYBS_TESTS_VM_SCENE_H
@@ -21,11 +21,16 @@ void scene_booted (Vm *vm);
 /* Ends the VM of scene_vm() now, with all that vm_stop() checks. */
 void scene_end (void);
 
-/* Adds a case for each of the series (NULL at the end), all cases of a series together; data of a case is the series' name. */
+/* Adds the cases for each of the kernels, all cases of a kernel together; data of a case is the kernel's series. */
+typedef enum {
+  SCENE_BOTH,       /* on Debian's two stable kernels */
+  SCENE_EVERYWHERE, /* on the newest one, too, where only a selection runs */
+  SCENE_ONCE,       /* on 6.12 alone: what hardly depends on the guest's kernel */
+} SceneKernels;
 typedef struct {
   const char *name;
   GTestDataFunc run;
-  gboolean smoke; /* on the newest kernel, too, where only a selection runs */
+  SceneKernels kernels;
 } SceneCase;
 void scene_add_cases (const char *group, const SceneCase *cases, guint count);
 
@@ -50,8 +55,8 @@ void scene_expect_sane (Vm *vm);
 /* Guest-physical range of the window, [start, end). */
 void scene_window (Vm *vm, guint64 *ret_start, guint64 *ret_end);
 
-/* Bytes of the window's whole 2 MiB pieces in which every page is free, as the guest's kernel flags its pages in /proc/kpageflags:
- * what could be given back. Pages that the driver holds already do not count. */
+/* Bytes of the window's whole 2 MiB pieces in which every page is free, as the guest's kernel flags its pages in
+ * /proc/kpageflags: what could be given back. Pages that the driver holds already do not count. */
 guint64 scene_releasable_bytes (Vm *vm);
 
 /* ---- memory that programs in the guest use ---- */

@@ -13,9 +13,9 @@ struct Screen {
   FILE *stream;
   gboolean terminal;
   gboolean utf8;
-  gboolean live;       /* the cursor is at the end of a live line */
-  gint64 printed_at;   /* not on a terminal: when a live line was printed last */
-  GString *printed;    /* … and what it said, without its first word */
+  gboolean live;     /* the cursor is at the end of a live line */
+  gint64 printed_at; /* not on a terminal: when a live line was printed last */
+  GString *printed;  /* … and what it said, without its first word */
 };
 
 Screen *

@@ -21,8 +21,8 @@ unsigned screen_columns (Screen *screen);
 /* A line that stays, broken between words where it is too long. Ends the live line first. */
 void screen_line (Screen *screen, const char *format, ...) G_GNUC_PRINTF (2, 3);
 
-/* Takes the place of the last live line, cut to the terminal's width. Not on a terminal: printed at most once a second, and only
- * if it says something new. */
+/* Takes the place of the last live line, cut to the terminal's width. Not on a terminal: printed at most once a second, and
+ * only if it says something new. */
 void screen_live (Screen *screen, const char *format, ...) G_GNUC_PRINTF (2, 3);
 
 typedef enum { SCREEN_FULL, SCREEN_HALF, SCREEN_EMPTY } ScreenMark;

@@ -13,8 +13,8 @@ get_vm (const char *series) {
   static const char *const backend[] = { "--window=2G", "--local-max=512M", NULL };
   g_autofree char *name = g_strdup_printf ("chardev-%s", series);
 
-  return scene_vm (&(VmConfig){
-    .name = name, .series = series, .ram_mib = 512, .backend_args = backend, .driver_params = "mode=manual" });
+  return scene_vm (
+      &(VmConfig){ .name = name, .series = series, .ram_mib = 512, .backend_args = backend, .driver_params = "mode=manual" });
 }
 
 static void
@@ -132,7 +132,7 @@ test_death_frees (gconstpointer series) {
   vm_job_kill (vm, "two");
   expect_user_blocks (vm, 0);
   scene_expect_nothing_granted (vm, 30);
-  g_assert_cmpint (vm_unload (vm, "virtio_domybs"), ==, 0);
+  vm_expect_within (vm, 30, vm_unload (vm, "virtio_domybs") == 0);
   g_assert_cmpint (vm_load (vm, "virtio_domybs", "mode=manual"), ==, 0);
   scene_expect_sane (vm);
 }
@@ -172,10 +172,10 @@ test_limits (gconstpointer series) {
 int
 main (int argc, char **argv) {
   static const SceneCase cases[] = {
-    { "hints", test_hints, TRUE },
-    { "beside-growth", test_beside_growth, FALSE },
-    { "death-frees", test_death_frees, FALSE },
-    { "limits", test_limits, FALSE },
+    { "hints", test_hints, SCENE_EVERYWHERE },
+    { "beside-growth", test_beside_growth, SCENE_ONCE },
+    { "death-frees", test_death_frees, SCENE_BOTH },
+    { "limits", test_limits, SCENE_BOTH },
   };
 
   vm_test_init (&argc, &argv);

@@ -2,6 +2,7 @@
 /* Data in blocks while blocks come and go around it: every word is verified against its address. */
 #include "scene.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,8 +14,8 @@ get_vm (const char *series) {
   static const char *const backend[] = { "--window=2G", "--local-max=512M", NULL };
   g_autofree char *name = g_strdup_printf ("data-%s", series);
 
-  return scene_vm (&(VmConfig){
-    .name = name, .series = series, .ram_mib = 512, .backend_args = backend, .driver_params = "mode=manual" });
+  return scene_vm (
+      &(VmConfig){ .name = name, .series = series, .ram_mib = 512, .backend_args = backend, .driver_params = "mode=manual" });
 }
 
 /* Sections that are online or, at this moment, being tried to empty. */
@@ -31,8 +32,8 @@ sections_online (Vm *vm) {
 
 /* ---- cycles ---- */
 
-/* Data that stays from the first cycle to the last, and data that is new in each; sizes at random. In every other cycle the new data is
- * still there when the blocks go, so that it must move, else it has gone before, in pieces or at once. */
+/* Data that stays from the first cycle to the last, and data that is new in each; sizes at random. In every other cycle the new
+ * data is still there when the blocks go, so that it must move, else it has gone before, in pieces or at once. */
 static void
 test_cycles (gconstpointer series) {
   Vm *vm = get_vm (series);
@@ -48,7 +49,7 @@ test_cycles (gconstpointer series) {
     guint64 low = testing_below (rand, 40);
     gboolean present = cycle % 2, huge = cycle / 2 % 2;
 
-    testing_trace ("cycle %u: up to %" G_GUINT64_FORMAT ", down to %" G_GUINT64_FORMAT, cycle, high, low);
+    testing_trace ("cycle %u: up to %" PRIu64 ", down to %" PRIu64, cycle, high, low);
     scene_have (vm, high, 30);
     scene_fill (vm, "comes", 60, 200 + cycle, huge ? "--thp on" : "--thp off", 60);
     if (cycle % 4 == 0)
@@ -66,7 +67,7 @@ test_cycles (gconstpointer series) {
     scene_verify (vm, "stays");
     moved += high - low;
   }
-  g_test_message ("%u cycles, %" G_GUINT64_FORMAT " blocks up and down, in %.1f s", CYCLES, moved, scene_now () - began);
+  g_test_message ("%u cycles, %" PRIu64 " blocks up and down, in %.1f s", CYCLES, moved, scene_now () - began);
   scene_fill_end (vm, "stays");
   scene_have (vm, 0, 30);
   scene_expect_nothing_granted (vm, 5);
@@ -90,8 +91,7 @@ release_in_use (Vm *vm, const char *thp) {
 
   /* exactly the free blocks go; the section stays, and nothing in it moves */
   scene_have (vm, rest, 30);
-  g_test_message ("%s: %" G_GUINT64_FORMAT " pieces of 2 MiB freed, %" G_GUINT64_FORMAT " whole blocks free and released", thp, freed,
-                  releasable);
+  g_test_message ("%s: %" PRIu64 " pieces of 2 MiB freed, %" PRIu64 " whole blocks free and released", thp, freed, releasable);
   g_assert_cmpuint (vm_driver_number (vm, "held_blocks"), ==, releasable);
   g_assert_cmpuint (sections_online (vm), ==, 1);
   g_assert_cmpuint (vm_host_memfd_bytes (vm), <=, rest * VM_BLOCK_BYTES);
@@ -141,8 +141,8 @@ test_busy_section (gconstpointer series) {
   vm_expect_within (vm, 60, scene_granted (vm) <= PINNED);
   vm_expect_within (vm, 10, scene_counter (vm, "offline_failed") > failed || vm_driver_number (vm, "stuck_blocks") > 0);
   g_usleep (3 * G_USEC_PER_SEC);
-  g_test_message ("%" G_GUINT64_FORMAT " blocks stay for %u pinned pages; offlining failed %" G_GUINT64_FORMAT " times, %" G_GUINT64_FORMAT
-                  " blocks stuck", scene_granted (vm), PINNED, scene_counter (vm, "offline_failed") - failed,
+  g_test_message ("%" PRIu64 " blocks stay for %u pinned pages; offlining failed %" PRIu64 " times, %" PRIu64 " blocks stuck",
+                  scene_granted (vm), PINNED, scene_counter (vm, "offline_failed") - failed,
                   vm_driver_number (vm, "stuck_blocks"));
   stuck = scene_granted (vm);
   /* not quite all pins may lie in blocks, and some may share one */
@@ -167,10 +167,10 @@ test_busy_section (gconstpointer series) {
 int
 main (int argc, char **argv) {
   static const SceneCase cases[] = {
-    { "release-in-use-huge", test_release_huge, TRUE },
-    { "release-in-use-small", test_release_small, FALSE },
-    { "busy-section", test_busy_section, TRUE },
-    { "cycles", test_cycles, FALSE },
+    { "release-in-use-huge", test_release_huge, SCENE_EVERYWHERE },
+    { "release-in-use-small", test_release_small, SCENE_BOTH },
+    { "busy-section", test_busy_section, SCENE_EVERYWHERE },
+    { "cycles", test_cycles, SCENE_BOTH },
   };
 
   vm_test_init (&argc, &argv);

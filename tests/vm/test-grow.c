@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How blocks come and go: by pressure, from next to no free memory; by the host's target; by hand; at the host's request; and what
- * happens at the VM's maximum. */
+/* How blocks come and go: by pressure, from next to no free memory; by the host's target; by hand; at the host's request; and
+ * what happens at the VM's maximum. */
 #include "scene.h"
 
+#include <inttypes.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,8 +16,8 @@ get_vm (const char *series) {
   static const char *const backend[] = { "--window=2G", "--local-max=768M", NULL };
   g_autofree char *name = g_strdup_printf ("grow-%s", series);
 
-  return scene_vm (&(VmConfig){
-    .name = name, .series = series, .ram_mib = 512, .backend_args = backend, .driver_params = "mode=manual" });
+  return scene_vm (
+      &(VmConfig){ .name = name, .series = series, .ram_mib = 512, .backend_args = backend, .driver_params = "mode=manual" });
 }
 
 static void
@@ -44,16 +45,19 @@ expect_granted (Vm *vm, guint64 blocks, double seconds) {
   vm_expect_within (vm, 5, (guint64)vm_status_number (vm, "granted-blocks") == blocks);
 }
 
-/* Fills anonymous memory until next to nothing is free; the driver must not help. Returns how many MiB. */
+/* Fills anonymous memory until next to nothing is free but what the kernel keeps for itself; the driver must not help. Returns
+ * how many MiB. */
 static guint
 fill_boot_memory (Vm *vm, const char *job) {
-  guint mib = (guint)(vm_guest_meminfo (vm, "MemFree") / VM_MIB) - 20; /* nothing is cached in this guest */
-  guint64 free_bytes;
+  g_autofree char *kept = vm_read (vm, "/proc/sys/vm/min_free_kbytes");
+  guint64 kept_bytes = g_ascii_strtoull (kept, NULL, 10) * 1024, free_bytes;
+  guint mib = (guint)((vm_guest_meminfo (vm, "MemFree") - kept_bytes) / VM_MIB) - 8; /* nothing is cached in this guest */
 
   scene_fill (vm, job, mib, 1, "--thp off", 120);
   free_bytes = vm_guest_meminfo (vm, "MemFree");
-  g_test_message ("%u MiB filled, %.1f MiB free", mib, scene_mib (free_bytes));
-  g_assert_cmpuint (free_bytes, <, 40 * VM_MIB);
+  g_test_message ("%u MiB filled, %.1f MiB free, of which the kernel keeps %.1f for itself", mib, scene_mib (free_bytes),
+                  scene_mib (kept_bytes));
+  g_assert_cmpuint (free_bytes, <, kept_bytes + 16 * VM_MIB);
   g_assert_cmpuint (scene_granted (vm), ==, 0);
   return mib;
 }
@@ -88,8 +92,9 @@ test_pressure (gconstpointer series) {
 
   g_assert_cmpuint ((guint64)(first + second) * VM_MIB, >, total);
   grown = vm_guest_meminfo (vm, "MemTotal") - total;
-  g_test_message ("%u MiB of data in a guest with %.0f MiB of boot memory; %" G_GUINT64_FORMAT " blocks granted, MemTotal +%.0f MiB, "
-                  "on the host %.0f MiB", first + second, scene_mib (total), scene_granted (vm), scene_mib (grown),
+  g_test_message ("%u MiB of data in a guest with %.0f MiB of boot memory; %" PRIu64 " blocks granted, MemTotal +%.0f MiB, "
+                  "on the host %.0f MiB",
+                  first + second, scene_mib (total), scene_granted (vm), scene_mib (grown),
                   scene_mib (vm_host_memfd_bytes (vm)));
   /* what is not in boot memory is in blocks, on the host too */
   g_assert_cmpuint (grown, >=, (guint64)second * VM_MIB - 40 * VM_MIB);
@@ -118,9 +123,9 @@ test_out_of_memory (gconstpointer series) {
   g_assert_cmpint (vm_driver_set (vm, "mode", "auto"), ==, 0);
   scene_fill (vm, "second", 200, 2, "--thp off", 120);
   scene_verify (vm, "first");
-  g_test_message ("%u MiB of data, %" G_GUINT64_FORMAT " blocks granted; the kernel was %" G_GUINT64_FORMAT
-                  " times about to kill, saved %" G_GUINT64_FORMAT " times", first + 200, scene_granted (vm),
-                  scene_counter (vm, "oom_calls") - calls, scene_counter (vm, "oom_saved"));
+  g_test_message ("%u MiB of data, %" PRIu64 " blocks granted; the kernel was %" PRIu64 " times about to kill, saved %" PRIu64
+                  " times",
+                  first + 200, scene_granted (vm), scene_counter (vm, "oom_calls") - calls, scene_counter (vm, "oom_saved"));
   g_assert_cmpuint (scene_counter (vm, "oom_calls"), >, calls);
   scene_expect_sane (vm);
 
@@ -144,7 +149,7 @@ test_target (gconstpointer series) {
   set_target (vm, "128");
   expect_granted (vm, 128, 20);
   g_assert_cmpuint (vm_driver_number (vm, "target_blocks"), ==, 128);
-  g_assert_cmpuint (vm_guest_meminfo (vm, "MemTotal"), ==, total + 256 * VM_MIB);
+  vm_expect_within (vm, 10, vm_guest_meminfo (vm, "MemTotal") == total + 256 * VM_MIB);
 
   /* Data that lies in blocks moves away when the host wants them back, down to single blocks of a section. */
   scene_fill (vm, "data", 180, 3, "--thp on", 60);
@@ -161,7 +166,7 @@ test_target (gconstpointer series) {
   expect_granted (vm, 0, 60);
   scene_verify (vm, "data");
   scene_fill_end (vm, "data");
-  g_assert_cmpuint (vm_guest_meminfo (vm, "MemTotal"), ==, total);
+  vm_expect_within (vm, 10, vm_guest_meminfo (vm, "MemTotal") == total);
 
   /* more than it may have is cut to what it may have */
   set_target (vm, "100000");
@@ -212,8 +217,10 @@ test_spare_is_safe (gconstpointer series) {
   vm_expect_within (vm, 10, vm_driver_number (vm, "spare") == 1);
   refused = scene_counter (vm, "online_refused");
   for (guint i = 0; i < G_N_ELEMENTS (words); i++) {
-    output = vm_run_ok (vm, "n=0; for f in /sys/devices/system/memory/memory*/state; do "
-                            "if grep -q offline $f; then n=$((n+1)); echo %s > $f && exit 1; fi; done 2>/dev/null; echo $n", words[i]);
+    output = vm_run_ok (vm,
+                        "n=0; for f in /sys/devices/system/memory/memory*/state; do "
+                        "if grep -q offline $f; then n=$((n+1)); echo %s > $f && exit 1; fi; done 2>/dev/null; echo $n",
+                        words[i]);
     g_assert_cmpstr (g_strchomp (output), ==, "1");
     g_clear_pointer (&output, g_free);
   }
@@ -230,7 +237,7 @@ static void
 get_reclaim (Vm *vm, guint64 *ret_asked, guint64 *ret_done) {
   g_autofree char *text = vm_driver_get (vm, "reclaim");
 
-  if (sscanf (text, "asked %" G_GINT64_MODIFIER "u done %" G_GINT64_MODIFIER "u", ret_asked, ret_done) != 2)
+  if (sscanf (text, "asked %" SCNu64 " done %" SCNu64, ret_asked, ret_done) != 2)
     vm_fail (vm, "the driver's reclaim is '%s'", text);
 }
 
@@ -248,7 +255,7 @@ test_reclaim (gconstpointer series) {
   scene_verify (vm, "data");
   vm_expect_within (vm, 5, (get_reclaim (vm, &asked, &done), done - done_before >= 70));
   g_assert_cmpuint (asked - asked_before, ==, 70);
-  g_test_message ("asked for %" G_GUINT64_FORMAT ", got %" G_GUINT64_FORMAT " blocks", asked - asked_before, done - done_before);
+  g_test_message ("asked for %" PRIu64 ", got %" PRIu64 " blocks", asked - asked_before, done - done_before);
   /* and does not take them again at once */
   g_usleep (500 * 1000);
   g_assert_cmpuint (scene_granted (vm), <=, 192 - 70);
@@ -278,7 +285,7 @@ test_maximum (gconstpointer series) {
   requests = scene_counter (vm, "requests");
   g_usleep (2 * G_USEC_PER_SEC);
   g_assert_cmpuint (scene_counter (vm, "requests") - requests, <=, 4);
-  scene_fill (vm, "data", 600, 5, "--thp on", 120);
+  scene_fill (vm, "data", 400, 5, "--thp on", 120);
   scene_fill_end (vm, "data");
   set_parameter (vm, "low_mib", "128");
   scene_have (vm, 0, 30);
@@ -292,7 +299,11 @@ static void
 test_own_node (gconstpointer series) {
   static const char *const backend[] = { "--window=2G", "--local-max=512M", NULL };
   g_autofree char *name = g_strdup_printf ("node-%s", (const char *)series);
-  Vm *vm = scene_vm (&(VmConfig){ .name = name, .series = series, .ram_mib = 512, .own_node = TRUE, .backend_args = backend,
+  Vm *vm = scene_vm (&(VmConfig){ .name = name,
+                                  .series = series,
+                                  .ram_mib = 512,
+                                  .own_node = TRUE,
+                                  .backend_args = backend,
                                   .driver_params = "mode=manual" });
   g_autofree char *total = NULL;
   g_autofree char *tiers = NULL;
@@ -301,7 +312,9 @@ test_own_node (gconstpointer series) {
   scene_have (vm, 96, 30);
   total = vm_run_ok (vm, "awk '/MemTotal/ { print $4 }' /sys/devices/system/node/node1/meminfo");
   g_assert_cmpuint (g_ascii_strtoull (total, NULL, 10), ==, 96 * 2048);
-  tiers = vm_run_ok (vm, "grep -lx 1 /sys/devices/virtual/memory_tiering/*/nodelist && grep -lx 0 /sys/devices/virtual/memory_tiering/*/nodelist");
+  tiers = vm_run_ok (
+      vm,
+      "grep -lx 1 /sys/devices/virtual/memory_tiering/*/nodelist && grep -lx 0 /sys/devices/virtual/memory_tiering/*/nodelist");
   g_test_message ("memory tiers: %s", tiers);
   g_assert_cmpint (vm_driver_set (vm, "mode", "auto"), ==, 0);
   scene_fill (vm, "data", 500, 6, "--thp on", 60);
@@ -316,14 +329,10 @@ test_own_node (gconstpointer series) {
 int
 main (int argc, char **argv) {
   static const SceneCase cases[] = {
-    { "by-hand", test_by_hand, TRUE },
-    { "spare-is-safe", test_spare_is_safe, TRUE },
-    { "pressure", test_pressure, TRUE },
-    { "out-of-memory", test_out_of_memory, TRUE },
-    { "target", test_target, TRUE },
-    { "reclaim", test_reclaim, FALSE },
-    { "maximum", test_maximum, FALSE },
-    { "own-node", test_own_node, TRUE },
+    { "by-hand", test_by_hand, SCENE_EVERYWHERE },   { "spare-is-safe", test_spare_is_safe, SCENE_EVERYWHERE },
+    { "pressure", test_pressure, SCENE_EVERYWHERE }, { "out-of-memory", test_out_of_memory, SCENE_EVERYWHERE },
+    { "target", test_target, SCENE_BOTH },     { "reclaim", test_reclaim, SCENE_BOTH },
+    { "maximum", test_maximum, SCENE_BOTH },  { "own-node", test_own_node, SCENE_BOTH },
   };
 
   vm_test_init (&argc, &argv);

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a guest no longer needs, the host gets back, unasked. The figure is the number of blocks that the host's kernel has for the
- * window's memfd; nobody's own books count.
+ * What a guest no longer needs, the host gets back, unasked. The figure is the number of blocks that the host's kernel has for
+ * the window's memfd; nobody's own books count.
  *
- * "Releasable" is counted in the guest, from the kernel's flags of each page: whole 2 MiB pieces of the window in which every page is
- * free, right after the program has freed its memory. Pieces that were free before count too, if the host still has memory for them.
+ * "Releasable" is counted in the guest, from the kernel's flags of each page: whole 2 MiB pieces of the window in which every
+ * page is free, right after the program has freed its memory. Pieces that were free before count too, if the host still has
+ * memory for them.
  */
 #include "scene.h"
 
+#include <inttypes.h>
 #include <string.h>
 
-/* Hysteresis (the driver's default) and a second: what is promised. An emulated guest has to do the work, too: scanning, taking and
- * offlining half a gigabyte is a second or two of processor time there. */
+/* Hysteresis (the driver's default) and a second: what is promised. An emulated guest has to do the work, too: scanning, taking
+ * and offlining half a gigabyte is a second or two of processor time there. */
 #define HYSTERESIS_SECONDS 5.0
 #define LIMIT_SECONDS (vm_is_fast () ? HYSTERESIS_SECONDS + 1 : 11.0)
 #define SHARE 0.95
@@ -22,12 +24,16 @@ get_vm (const char *series) {
   g_autofree char *name = g_strdup_printf ("honesty-%s", series);
 
   /* iomem=relaxed: root may map a device's memory although a driver uses it, as any kernel that means ill could */
-  return scene_vm (&(VmConfig){ .name = name, .series = series, .ram_mib = 512, .kernel_args = "iomem=relaxed", .backend_args = backend,
+  return scene_vm (&(VmConfig){ .name = name,
+                                .series = series,
+                                .ram_mib = 512,
+                                .kernel_args = "iomem=relaxed",
+                                .backend_args = backend,
                                 .driver_params = "mode=manual" });
 }
 
-/* The most that can be demanded: the releasable pieces but for those that the driver keeps back for the OOM notifier (4 by default), or
- * what the host has if that is less. Waits until 95 % of it is gone. */
+/* The most that can be demanded: the releasable pieces but for those that the driver keeps back for the OOM notifier (4 by
+ * default), or what the host has if that is less. Waits until 95 % of it is gone. */
 static void
 expect_drop (Vm *vm, const char *what, double freed_at, guint64 before, guint64 total_before, guint64 releasable) {
   guint64 reserve = MIN (vm_driver_number (vm, "reserve_blocks"), 4) * VM_BLOCK_BYTES;
@@ -37,15 +43,16 @@ expect_drop (Vm *vm, const char *what, double freed_at, guint64 before, guint64 
   while (before - now < must) {
     seconds = scene_now () - freed_at;
     if (seconds > 4 * LIMIT_SECONDS)
-      vm_fail (vm, "%s: %.0f MiB releasable, but %.1f s later the host has got back only %.0f MiB", what, scene_mib (releasable),
-               seconds, scene_mib (before - now));
+      vm_fail (vm, "%s: %.0f MiB releasable, but %.1f s later the host has got back only %.0f MiB", what,
+               scene_mib (releasable), seconds, scene_mib (before - now));
     g_usleep (50000);
     now = MIN (vm_host_memfd_bytes (vm), before);
   }
   seconds = scene_now () - freed_at;
   vm_expect_within (vm, 5, total_before - vm_guest_meminfo (vm, "MemTotal") >= must);
-  g_test_message ("%s: %.0f MiB on the host, %.0f MiB releasable, 95 %% of it back after %.1f s (hysteresis %.0f s); then %.0f MiB", what,
-                  scene_mib (before), scene_mib (releasable), seconds, HYSTERESIS_SECONDS, scene_mib (vm_host_memfd_bytes (vm)));
+  g_test_message (
+      "%s: %.0f MiB on the host, %.0f MiB releasable, 95 %% of it back after %.1f s (hysteresis %.0f s); then %.0f MiB", what,
+      scene_mib (before), scene_mib (releasable), seconds, HYSTERESIS_SECONDS, scene_mib (vm_host_memfd_bytes (vm)));
   if (seconds > LIMIT_SECONDS)
     vm_fail (vm, "%s: that took longer than %.0f s", what, LIMIT_SECONDS);
 }
@@ -87,7 +94,8 @@ hold_back (Vm *vm, gboolean hold) {
   g_assert_cmpint (vm_write (vm, "/sys/module/virtio_domybs/parameters/high_percent", hold ? "100" : "25"), ==, 0);
 }
 
-/* Frees, counts what could be released while the driver still holds back, and then lets it: all of the hysteresis time begins there. */
+/* Frees, counts what could be released while the driver still holds back, and then lets it: all of the hysteresis time begins
+ * there. */
 static void
 free_and_expect_drop (Vm *vm, const char *command, const char *what) {
   guint64 before, total, releasable;
@@ -104,8 +112,8 @@ free_and_expect_drop (Vm *vm, const char *command, const char *what) {
   expect_drop (vm, what, freed_at, before, total, releasable);
 }
 
-/* The memory is granted by hand first, so that the data lies in blocks and boot memory stays free: then there is no reason to keep any
- * free block of the window. */
+/* The memory is granted by hand first, so that the data lies in blocks and boot memory stays free: then there is no reason to
+ * keep any free block of the window. */
 static void
 free_random (Vm *vm, const char *thp, const char *command, gboolean the_rest) {
   g_autofree char *what = g_strdup_printf ("%s, %s", command, thp);
@@ -152,8 +160,8 @@ test_audit (gconstpointer series) {
   offset = (end - start) / 2; /* far from what is granted, and from the spare */
   before = vm_host_memfd_bytes (vm);
   taken = (guint64)vm_status_number (vm, "audit-punched-bytes");
-  g_free (vm_run_ok (vm, "windowtool touch /sys/bus/virtio/drivers/virtio_domybs/virtio*/../resource4 %" G_GUINT64_FORMAT " %"
-                         G_GUINT64_FORMAT, offset, bytes));
+  g_free (vm_run_ok (vm, "windowtool touch /sys/bus/virtio/drivers/virtio_domybs/virtio*/../resource4 %" PRIu64 " %" PRIu64,
+                     offset, bytes));
   touched_at = scene_now ();
   /* the program that did it, and the kernel, may have touched some more of what is granted */
   vm_expect_within (vm, 10, vm_host_memfd_bytes (vm) <= before + 8 * VM_MIB);
@@ -173,10 +181,10 @@ test_audit (gconstpointer series) {
 int
 main (int argc, char **argv) {
   static const SceneCase cases[] = {
-    { "all-at-once", test_all_at_once, TRUE },
-    { "random-huge", test_random_huge, TRUE },
-    { "random-small", test_random_small, FALSE },
-    { "audit", test_audit, FALSE },
+    { "all-at-once", test_all_at_once, SCENE_EVERYWHERE },
+    { "random-huge", test_random_huge, SCENE_BOTH },
+    { "random-small", test_random_small, SCENE_ONCE },
+    { "audit", test_audit, SCENE_BOTH },
   };
 
   vm_test_init (&argc, &argv);

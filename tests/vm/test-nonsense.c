@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A device that talks nonsense (malicious-backend.c): the driver refuses it or marks it broken, with a reason, and the guest goes on
- * with the memory it has.
+ * A device that talks nonsense (malicious-backend.c): the driver refuses it or marks it broken, with a reason, and the guest
+ * goes on with the memory it has.
  *
- * Every case ends with the same questions. Is the content of the guest's memory what it was, in a section that came from this very
- * host? Does the guest still start programs that get memory? Did its kernel complain of anything? And when the device has come to
- * its senses, does the driver work again, after a reload or, where memory of ours is in use, after a reboot?
+ * Every case ends with the same questions. Is the content of the guest's memory what it was, in a section that came from this
+ * very host? Does the guest still start programs that get memory? Did its kernel complain of anything? And when the device has
+ * come to its senses, does the driver work again, after a reload or, where memory of ours is in use, after a reboot?
  */
 #include "vm.h"
 
@@ -16,10 +16,10 @@
 #define SOON 30     /* seconds; an emulated guest on a busy machine */
 
 typedef enum {
-  AT_PROBE,  /* the driver does not take the device */
-  AT_HELLO,  /* it does, and gives up at the first answer */
-  AT_FIRST,  /* at the first GRANT: nothing of the host's is in use */
-  AT_GRANT,  /* memory is in use already, more is asked for */
+  AT_PROBE, /* the driver does not take the device */
+  AT_HELLO, /* it does, and gives up at the first answer */
+  AT_FIRST, /* at the first GRANT: nothing of the host's is in use */
+  AT_GRANT, /* memory is in use already, more is asked for */
   AT_RELEASE,
   AT_EVENT,
   AT_FIRST_EVENT,
@@ -123,7 +123,8 @@ tell (const char *lie) {
 static Vm *
 vm_of (const char *series) {
   static const char *const backend_args[] = { "--window=4G", NULL };
-  const VmConfig config = { .name = "nonsense", .series = series, .backend_args = backend_args, .driver_params = "mode=manual" };
+  const VmConfig config
+      = { .name = "nonsense", .series = series, .backend_args = backend_args, .driver_params = "mode=manual" };
 
   tell ("");
   return vm_shared (g_str_equal (series, "6.1") ? &vm_6_1 : &vm_6_12, &config);
@@ -301,7 +302,8 @@ at_release (Vm *vm, const Case *c) {
 /* Makes the back-end send an event. */
 static void
 cause_event (Vm *vm) {
-  g_autoptr (JsonNode) done = vm_control (vm, "{\"execute\": \"reclaim\", \"arguments\": {\"blocks\": 1, \"deadline-ms\": 2000}}");
+  g_autoptr (JsonNode) done
+      = vm_control (vm, "{\"execute\": \"reclaim\", \"arguments\": {\"blocks\": 1, \"deadline-ms\": 2000}}");
 }
 
 static void
@@ -365,9 +367,17 @@ storm (Vm *vm, const Case *c) {
 static void
 run_case (gconstpointer data, const char *series) {
   static void (*const how[]) (Vm *, const Case *) = {
-    [AT_PROBE] = at_probe, [AT_HELLO] = at_hello, [AT_FIRST] = at_first, [AT_GRANT] = at_grant,
-    [AT_RELEASE] = at_release, [AT_EVENT] = at_event, [AT_FIRST_EVENT] = at_first_event, [AT_CONFIG] = at_config,
-    [HARMLESS] = harmless, [IGNORED] = ignored, [STORM] = storm,
+    [AT_PROBE] = at_probe,
+    [AT_HELLO] = at_hello,
+    [AT_FIRST] = at_first,
+    [AT_GRANT] = at_grant,
+    [AT_RELEASE] = at_release,
+    [AT_EVENT] = at_event,
+    [AT_FIRST_EVENT] = at_first_event,
+    [AT_CONFIG] = at_config,
+    [HARMLESS] = harmless,
+    [IGNORED] = ignored,
+    [STORM] = storm,
   };
   const Case *c = data;
 

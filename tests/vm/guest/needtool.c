@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A program that needs more memory than there is: waits until the guest has grown, then touches memory, and says how long both took.
+ * A program that needs more memory than there is: waits until the guest has grown, then touches memory, and says how long both
+ * took.
  *
  *     needtool GROW TOUCH
  *
  * Both in MiB. Prints "ok waiting"; when MemTotal is GROW above what it was at the start, "ok capacity SECONDS"; when one word in
- * every page of TOUCH has been written, "ok touched SECONDS"; then holds the memory until it gets a line. Figures are read
- * every 2 ms; seconds are those of the step alone.
+ * every page of TOUCH has been written, "ok touched SECONDS"; then holds the memory until it gets a line. Figures are read every
+ * 2 ms; seconds are those of the step alone.
  */
 #include <fcntl.h>
 #include <stdint.h>

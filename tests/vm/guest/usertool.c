@@ -10,8 +10,8 @@
  *     stats
  *     exit
  *
- * The answer is "ok …", or "refused ERRNO text" where the driver said no, or "mismatch …" and the end with status 3. All that it has is
- * still allocated when it exits or is killed.
+ * The answer is "ok …", or "refused ERRNO text" where the driver said no, or "mismatch …" and the end with status 3. All that
+ * it has is still allocated when it exits or is killed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -131,7 +131,8 @@ stats(struct domybs_client *client) {
   if (error)
     refused(error);
   else
-    printf("ok stats granted %" PRIu64 " user %" PRIu64 " own %" PRIu64 " max %" PRIu64 "\n", now.granted, now.user, now.own, now.max);
+    printf("ok stats granted %" PRIu64 " user %" PRIu64 " own %" PRIu64 " max %" PRIu64 "\n", now.granted, now.user, now.own,
+           now.max);
 }
 
 int

@@ -2,11 +2,13 @@
 /*
  * Looks at, and misuses, the memory device's window from inside a test guest.
  *
- *     windowtool free-blocks START-END     counts the 2 MiB pieces of a physical range in which every page is free
- *     windowtool touch FILE OFFSET SIZE    writes a word into every page of a part of a PCI resource file (…/resource4), as a guest
- *                                          would that takes memory which nobody granted it
- *     windowtool pin PAGES                 has so many pages, one per 2 MiB, that the kernel can't move: they are in a pipe; obeys
- *                                          "verify" and, by the end of its input, "let go"
+ *     windowtool free-blocks START-END
+ *         counts the 2 MiB pieces of a physical range in which every page is free
+ *     windowtool touch FILE OFFSET SIZE
+ *         writes a word into every page of a part of a PCI resource file (…/resource4), as a guest would that takes memory which
+ *         nobody granted it
+ *     windowtool pin PAGES
+ *         has so many pages, one per 2 MiB, that the kernel can't move: they are in a pipe; obeys "verify" and ends with its input
  *
  * Prints one line, "ok …", or "failed …"; exit status 0 or 1.
  */
@@ -35,8 +37,8 @@ fail(const char *what) {
   return 1;
 }
 
-/* The kernel flags only the first page of a free piece as BUDDY; the others, and free pages that are in a processor's own list, show
- * no flag at all. In memory that is for movable pages only, pages in use always show one (LRU, ANON, MMAP, OFFLINE, …). */
+/* The kernel flags only the first page of a free piece as BUDDY; the others, and free pages that are in a processor's own list,
+ * show no flag at all. In memory that is for movable pages only, pages in use always show one (LRU, ANON, MMAP, OFFLINE, …). */
 static bool
 block_is_free(const uint64_t *flags) {
   for (unsigned i = 0; i < PAGES_PER_BLOCK; i++)
