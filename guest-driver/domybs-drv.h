@@ -317,11 +317,13 @@ int domybs_spare_fill(struct domybs *d, bool pressed);
 bool domybs_spare_drop(struct domybs *d); /* for its memmap */
 /* Grants a spare section and brings it online. Returns blocks gained or an error as in request. */
 int domybs_section_grow(struct domybs *d, u32 *ret_section);
-/* Takes a section offline, moving its pages if it must, for ms at the most; releases it; removes it unless it is wanted as a spare. */
+/* Takes a section offline, moving its pages if it must, for ms at the most. settle() is to follow: several sections are offlined faster one
+ * after the other, because waiting for the host in between makes each wait for RCU again. */
 int domybs_section_leave(struct domybs *d, u32 s, unsigned int ms);
 void domybs_demotion_allow(struct domybs *d);
 void domybs_offline_abort(struct domybs *d); /* any context: the worker has better things to do than to empty a section */
-/* Releases whatever is granted in offline or absent sections, and removes the spares too many. Returns blocks released. */
+/* Releases whatever is granted in offline or absent sections, and removes the spares too many. Returns blocks released; what the host has no
+ * time for now stays PARKED. */
 u64 domybs_sections_settle(struct domybs *d);
 
 /* ---- hotplug ---- */

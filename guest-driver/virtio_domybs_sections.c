@@ -109,40 +109,53 @@ static void domybs_module_release(struct domybs *d) {
   }
 }
 
-/* Gives back what is granted in a section that is not online. */
-static int domybs_section_release(struct domybs *d, u32 s, u64 *ret_blocks) {
-  u64 first = domybs_section_start_block(d, s), end = first + d->section_blocks, b = first;
-  struct domybs_extent *runs = d->runs;
+/* Blocks that are granted in sections that are not online, from *from on, as runs; they may well span sections. */
+static u32 domybs_parked_runs(struct domybs *d, u64 *from, struct domybs_extent *runs) {
+  u64 end = (u64)d->sections * d->section_blocks, b = *from;
+  u32 n = 0;
 
-  *ret_blocks = 0;
   while (b < end) {
-    u32 n = 0, i;
-    int rc;
+    u32 s = (u32)b / d->section_blocks;
 
-    for (; b < end && n < DOMYBS_RUNS_MAX; b++) {
-      if (domybs_block_get(d, b) != DOMYBS_BLOCK_PARKED)
-        continue;
-      if (n && runs[n - 1].start + runs[n - 1].count == b)
-        runs[n - 1].count++;
-      else
-        runs[n++] = (struct domybs_extent){ .start = b, .count = 1 };
+    if (!d->section[s].count[DOMYBS_BLOCK_PARKED]) {
+      b = domybs_section_start_block(d, s + 1);
+      continue;
     }
-    if (!n)
-      break;
-    rc = domybs_release(d, runs, n);
-    if (rc)
-      return rc;
-    for (i = 0; i < n; i++) {
-      u64 k;
+    if (domybs_block_get(d, b) == DOMYBS_BLOCK_PARKED) {
+      if (n && runs[n - 1].start + runs[n - 1].count == b) {
+        runs[n - 1].count++;
+      } else {
+        if (n == DOMYBS_RUNS_MAX)
+          break;
+        runs[n++] = (struct domybs_extent){ .start = b, .count = 1 };
+      }
+    }
+    b++;
+  }
+  *from = b;
+  return n;
+}
 
-      for (k = 0; k < runs[i].count; k++)
-        domybs_block_set(d, runs[i].start + k, DOMYBS_BLOCK_VOID);
-      *ret_blocks += runs[i].count;
+u64 domybs_sections_settle(struct domybs *d) {
+  struct domybs_extent *runs = d->runs;
+  u64 from = 0, total = 0, b;
+  u32 n, i, s;
+
+  while ((n = domybs_parked_runs(d, &from, runs)) > 0) {
+    if (domybs_release(d, runs, n))
+      break;
+    for (i = 0; i < n; i++) {
+      for (b = runs[i].start; b < runs[i].start + runs[i].count; b++)
+        domybs_block_set(d, b, DOMYBS_BLOCK_VOID);
+      total += runs[i].count;
     }
   }
-  if (d->section[s].state == DOMYBS_SECTION_PARKED)
-    domybs_section_set(d, s, DOMYBS_SECTION_SPARE);
-  return 0;
+  for (s = 0; s < d->sections; s++)
+    if (d->section[s].state == DOMYBS_SECTION_PARKED && !d->section[s].count[DOMYBS_BLOCK_PARKED])
+      domybs_section_set(d, s, DOMYBS_SECTION_SPARE);
+  domybs_spares_trim(d);
+  domybs_module_release(d);
+  return total;
 }
 
 int domybs_section_grow(struct domybs *d, u32 *ret_section) {
@@ -180,8 +193,7 @@ int domybs_section_grow(struct domybs *d, u32 *ret_section) {
   spin_unlock_irq(&d->lock);
   if (d->section[s].state != DOMYBS_SECTION_ONLINE) {
     dev_warn_ratelimited(d->dev, "bringing section %u online failed: %d\n", s, rc);
-    domybs_section_release(d, s, &blocks);
-    domybs_module_release(d);
+    domybs_sections_settle(d);
     return rc ? rc : -EBUSY;
   }
   d->section[s].failures = 0;
@@ -208,7 +220,6 @@ static void domybs_offline_timeout(struct timer_list *t) {
 
 int domybs_section_leave(struct domybs *d, u32 s, unsigned int ms) {
   struct domybs_section *section = &d->section[s];
-  u64 blocks = 0;
   int rc;
 
   spin_lock_irq(&d->lock);
@@ -231,29 +242,7 @@ int domybs_section_leave(struct domybs *d, u32 s, unsigned int ms) {
     return rc ? rc : -EBUSY;
   }
   section->failures = 0;
-  domybs_section_release(d, s, &blocks); /* if the host is busy, settle() comes back to it */
-  domybs_spares_trim(d);
-  domybs_module_release(d);
   return 0;
-}
-
-u64 domybs_sections_settle(struct domybs *d) {
-  u64 total = 0;
-  u32 s;
-
-  for (s = 0; s < d->sections; s++) {
-    enum domybs_section_state state = d->section[s].state;
-    u64 blocks;
-
-    if ((state != DOMYBS_SECTION_PARKED && state != DOMYBS_SECTION_ABSENT) || !d->section[s].count[DOMYBS_BLOCK_PARKED])
-      continue;
-    if (domybs_section_release(d, s, &blocks))
-      break;
-    total += blocks;
-  }
-  domybs_spares_trim(d);
-  domybs_module_release(d);
-  return total;
 }
 
 /* ---- node and memory tier ---- */

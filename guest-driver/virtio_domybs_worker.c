@@ -40,6 +40,7 @@ MODULE_PARM_DESC(high_mib, "… and above this much (MiB)");
 
 #define DOMYBS_STEP_MAX 512u              /* doubling ends at 1 GiB: what is not needed costs hysteresis time */
 #define DOMYBS_LEAVE_FREE_MS 2000         /* offlining a section whose pages are free takes a fraction of it */
+#define DOMYBS_LEAVE_AT_ONCE 16           /* free sections to offline before they are released together */
 #define DOMYBS_LEAVE_MOVE_MS 3000         /* moving up to 128 MiB */
 #define DOMYBS_SHRINK_BACKOFF_MAX_MS 2000 /* freed memory must be seen soon: the search for free blocks is cheap */
 #define DOMYBS_CONFIG_EVERY msecs_to_jiffies(20)
@@ -243,6 +244,7 @@ static u32 domybs_section_choose(struct domybs *d, u64 want, u32 busy_max) {
 
 /* Sections in which nothing is in use any more. */
 static u64 domybs_shrink_empty(struct domybs *d) {
+  bool any = false;
   u64 freed = 0;
   u32 s;
 
@@ -253,9 +255,34 @@ static u64 domybs_shrink_empty(struct domybs *d) {
     if (section->state != DOMYBS_SECTION_ONLINE || section->count[DOMYBS_BLOCK_USED] || section->count[DOMYBS_BLOCK_USER] ||
         section->count[DOMYBS_BLOCK_TAKEN] || (section->failures && time_before(jiffies, section->retry_jiffies)))
       continue;
-    if (!domybs_section_leave(d, s, DOMYBS_LEAVE_FREE_MS))
-      freed += reserve;
+    if (domybs_section_leave(d, s, DOMYBS_LEAVE_FREE_MS))
+      continue;
+    freed += reserve;
+    any = true;
   }
+  if (any)
+    domybs_sections_settle(d);
+  return freed;
+}
+
+/* Sections whose pages are all free. */
+static u64 domybs_shrink_free(struct domybs *d, u64 want) {
+  u64 freed = 0;
+  u32 n, s;
+
+  for (n = 0; n < DOMYBS_LEAVE_AT_ONCE && freed < want && !domybs_interrupted(d) && !domybs_pressed(d); n++) {
+    u64 blocks;
+
+    s = domybs_section_choose(d, want - freed, 0);
+    if (s == DOMYBS_SECTION_NONE)
+      break;
+    blocks = d->section[s].count[DOMYBS_BLOCK_USED] + d->section[s].count[DOMYBS_BLOCK_RESERVE];
+    if (domybs_section_leave(d, s, DOMYBS_LEAVE_FREE_MS))
+      break;
+    freed += max(blocks, 1ull);
+  }
+  if (freed)
+    domybs_sections_settle(d);
   return freed;
 }
 
@@ -272,12 +299,9 @@ static u64 domybs_shrink_step(struct domybs *d, const struct domybs_view *v, con
       return freed;
   }
 
-  s = domybs_section_choose(d, decision->blocks, 0);
-  if (s != DOMYBS_SECTION_NONE) {
-    freed = d->section[s].count[DOMYBS_BLOCK_USED] + d->section[s].count[DOMYBS_BLOCK_RESERVE];
-    if (!domybs_section_leave(d, s, DOMYBS_LEAVE_FREE_MS))
-      return max(freed, 1ull);
-  }
+  freed = domybs_shrink_free(d, decision->blocks);
+  if (freed)
+    return freed;
 
   mutex_lock(&d->hotplug);
   domybs_blocks_take(d, batch, false);
@@ -290,8 +314,10 @@ static u64 domybs_shrink_step(struct domybs *d, const struct domybs_view *v, con
   s = domybs_section_choose(d, decision->blocks, decision->migrate ? d->section_blocks : d->section_blocks / 4);
   if (s != DOMYBS_SECTION_NONE) {
     freed = d->section[s].count[DOMYBS_BLOCK_USED];
-    if (!domybs_section_leave(d, s, DOMYBS_LEAVE_MOVE_MS))
+    if (!domybs_section_leave(d, s, DOMYBS_LEAVE_MOVE_MS)) {
+      domybs_sections_settle(d);
       return max(freed, 1ull);
+    }
   }
   if (!decision->migrate)
     return 0;

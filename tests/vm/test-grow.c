@@ -329,10 +329,14 @@ test_own_node (gconstpointer series) {
 int
 main (int argc, char **argv) {
   static const SceneCase cases[] = {
-    { "by-hand", test_by_hand, SCENE_EVERYWHERE },   { "spare-is-safe", test_spare_is_safe, SCENE_EVERYWHERE },
-    { "pressure", test_pressure, SCENE_EVERYWHERE }, { "out-of-memory", test_out_of_memory, SCENE_EVERYWHERE },
-    { "target", test_target, SCENE_BOTH },     { "reclaim", test_reclaim, SCENE_BOTH },
-    { "maximum", test_maximum, SCENE_BOTH },  { "own-node", test_own_node, SCENE_BOTH },
+    { "by-hand", test_by_hand, SCENE_EVERYWHERE },
+    { "spare-is-safe", test_spare_is_safe, SCENE_EVERYWHERE },
+    { "pressure", test_pressure, SCENE_EVERYWHERE },
+    { "out-of-memory", test_out_of_memory, SCENE_EVERYWHERE },
+    { "target", test_target, SCENE_BOTH },
+    { "reclaim", test_reclaim, SCENE_BOTH },
+    { "maximum", test_maximum, SCENE_BOTH },
+    { "own-node", test_own_node, SCENE_BOTH },
   };
 
   vm_test_init (&argc, &argv);

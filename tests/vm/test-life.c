@@ -245,9 +245,12 @@ test_unplug (gconstpointer series) {
 int
 main (int argc, char **argv) {
   static const SceneCase cases[] = {
-    { "rmmod", test_rmmod, SCENE_EVERYWHERE },   { "refusals", test_refusals, SCENE_BOTH },
-    { "pause", test_pause, SCENE_ONCE },  { "pause-amid-requests", test_pause_amid_requests, SCENE_BOTH },
-    { "reboot", test_reboot, SCENE_BOTH }, { "reset", test_reset, SCENE_ONCE },
+    { "rmmod", test_rmmod, SCENE_EVERYWHERE },
+    { "refusals", test_refusals, SCENE_BOTH },
+    { "pause", test_pause, SCENE_ONCE },
+    { "pause-amid-requests", test_pause_amid_requests, SCENE_BOTH },
+    { "reboot", test_reboot, SCENE_BOTH },
+    { "reset", test_reset, SCENE_ONCE },
     { "unplug", test_unplug, SCENE_EVERYWHERE },
   };
 
