@@ -26,28 +26,29 @@
 #define domybs_from_timer from_timer
 #endif
 
-static inline int domybs_alloc_contig(unsigned long pfn, unsigned long pages, gfp_t gfp) {
+static inline int
+domybs_alloc_contig (unsigned long pfn, unsigned long pages, gfp_t gfp) {
 #ifdef ACR_FLAGS_NONE
-  return alloc_contig_range(pfn, pfn + pages, ACR_FLAGS_NONE, gfp);
+  return alloc_contig_range (pfn, pfn + pages, ACR_FLAGS_NONE, gfp);
 #else
-  return alloc_contig_range(pfn, pfn + pages, MIGRATE_MOVABLE, gfp);
+  return alloc_contig_range (pfn, pfn + pages, MIGRATE_MOVABLE, gfp);
 #endif
 }
 
-static inline int domybs_find_vqs(struct virtio_device *vdev, struct virtqueue *vqs[2], vq_callback_t *request_cb,
-                                  vq_callback_t *event_cb) {
+static inline int
+domybs_find_vqs (struct virtio_device *vdev, struct virtqueue *vqs[2], vq_callback_t *request_cb, vq_callback_t *event_cb) {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
   struct virtqueue_info info[2] = {
     { .name = "request", .callback = request_cb },
     { .name = "event", .callback = event_cb },
   };
 
-  return virtio_find_vqs(vdev, 2, vqs, info, NULL);
+  return virtio_find_vqs (vdev, 2, vqs, info, NULL);
 #else
   vq_callback_t *callbacks[2] = { request_cb, event_cb };
   static const char *const names[2] = { "request", "event" };
 
-  return virtio_find_vqs(vdev, 2, vqs, callbacks, names, NULL);
+  return virtio_find_vqs (vdev, 2, vqs, callbacks, names, NULL);
 #endif
 }
 
@@ -56,64 +57,67 @@ static inline int domybs_find_vqs(struct virtio_device *vdev, struct virtqueue *
 #define DOMYBS_HAVE_SHUTDOWN 1
 #endif
 
-/* Up to 6.10 offlining takes a section's every page from the managed ones, also those that an owner marked offline and has taken
- * from them already. The owner then adds them again before, and takes them away again if it comes to nothing. */
+/* Up to 6.10 offlining takes a section's every page from the managed ones, also those that an owner marked offline and has
+ * taken from them already. The owner then adds them again before, and takes them away again if it comes to nothing. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
 #define DOMYBS_OFFLINE_COUNTS_ALL 1
 #else
 #define DOMYBS_OFFLINE_COUNTS_ALL 0
 #endif
 
-static inline void domybs_vma_set_flags(struct vm_area_struct *vma, unsigned long flags) {
+static inline void
+domybs_vma_set_flags (struct vm_area_struct *vma, unsigned long flags) {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
-  vm_flags_set(vma, flags);
+  vm_flags_set (vma, flags);
 #else
   vma->vm_flags |= flags;
 #endif
 }
 
-static inline void domybs_put_memory_type(struct memory_dev_type *type) {
+static inline void
+domybs_put_memory_type (struct memory_dev_type *type) {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
-  put_memory_type(type);
+  put_memory_type (type);
 #else
-  destroy_memory_type(type);
+  destroy_memory_type (type);
 #endif
 }
 
 /* Shrinkers became refcounted objects of the kernel's own in 6.7. `own` is used before that only. */
-static inline struct shrinker *domybs_shrinker_new(struct shrinker *own,
-                                                   unsigned long (*count)(struct shrinker *, struct shrink_control *),
-                                                   unsigned long (*scan)(struct shrinker *, struct shrink_control *), void *data) {
+static inline struct shrinker *
+domybs_shrinker_new (struct shrinker *own, unsigned long (*count) (struct shrinker *, struct shrink_control *),
+                     unsigned long (*scan) (struct shrinker *, struct shrink_control *), void *data) {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
-  struct shrinker *shrinker = shrinker_alloc(0, "domybs");
+  struct shrinker *shrinker = shrinker_alloc (0, "domybs");
 
   if (!shrinker)
     return NULL;
   shrinker->count_objects = count;
   shrinker->scan_objects = scan;
   shrinker->private_data = data;
-  shrinker_register(shrinker);
+  shrinker_register (shrinker);
   return shrinker;
 #else
   own->count_objects = count;
   own->scan_objects = scan;
   own->seeks = DEFAULT_SEEKS;
-  return register_shrinker(own, "domybs") ? NULL : own;
+  return register_shrinker (own, "domybs") ? NULL : own;
 #endif
 }
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
 #define domybs_from_shrinker(shrinker, type, member) ((type *)(shrinker)->private_data)
 #else
-#define domybs_from_shrinker(shrinker, type, member) container_of(shrinker, type, member)
+#define domybs_from_shrinker(shrinker, type, member) container_of (shrinker, type, member)
 #endif
 
-static inline void domybs_shrinker_free(struct shrinker *shrinker) {
+static inline void
+domybs_shrinker_free (struct shrinker *shrinker) {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
-  shrinker_free(shrinker);
+  shrinker_free (shrinker);
 #else
   if (shrinker)
-    unregister_shrinker(shrinker);
+    unregister_shrinker (shrinker);
 #endif
 }
 

@@ -2,14 +2,14 @@
 /*
  * /dev/domybs: how a program in the guest gets blocks of its own. libdomybs wraps it.
  *
- * A program opens the device, allocates blocks of 2 MiB with a hint as to where they should come from, maps them, and frees them.
- * An allocation lives until it is freed (or the file is closed) and no mapping of it is left; so a process that dies frees
- * everything. Its content is zero at first. Its pages are pinned: they are not swapped and do not move. Device I/O (O_DIRECT)
- * into them works.
+ * A program opens the device, allocates blocks of 2 MiB with a hint as to where they should come from, maps them, and frees
+ * them. An allocation lives until it is freed (or the file is closed) and no mapping of it is left; so a process that dies
+ * frees everything. Its content is zero at first. Its pages are pinned: they are not swapped and do not move. Device I/O
+ * (O_DIRECT) into them works.
  *
  * Errors, besides the usual: EOPNOTSUPP the tier asked for is not available · EDQUOT over the cap of this file or of all ·
- * ENOSPC the VM has all that it may have · ENOMEM the host (or the guest kernel) has nothing to give now · ENODEV the device is gone
- * or broken.
+ * ENOSPC the VM has all that it may have · ENOMEM the host (or the guest kernel) has nothing to give now · ENODEV the device is
+ * gone or broken.
  */
 #ifndef DOMYBS_UAPI_H
 #define DOMYBS_UAPI_H
@@ -31,11 +31,11 @@ struct domybs_ioc_info {
 };
 
 struct domybs_ioc_alloc {
-  __u64 blocks; /* in: how many, all or none */
-  __u32 hint;   /* in: 0 any, 1 local, 2 shared, 3 remote */
-  __u32 flags;  /* in: 0 */
-  __u64 handle; /* out: names the allocation in this file */
-  __u64 offset; /* out: for mmap; bytes */
+  __u64 blocks;      /* in: how many, all or none */
+  __u32 hint;        /* in: 0 any, 1 local, 2 shared, 3 remote */
+  __u32 flags;       /* in: 0 */
+  __u64 handle;      /* out: names the allocation in this file */
+  __u64 offset;      /* out: for mmap; bytes */
   __u64 reserved[2]; /* in: 0 */
 };
 
@@ -45,22 +45,22 @@ struct domybs_ioc_free {
 };
 
 struct domybs_ioc_stats { /* blocks unless said otherwise */
-  __u64 granted;     /* the VM has */
-  __u64 online;      /* … in the page allocator */
-  __u64 held;        /* released, in sections that are online */
-  __u64 reserve;     /* kept for the OOM notifier */
-  __u64 user;        /* owned by users of this device */
-  __u64 stuck;       /* could not be freed when last asked */
-  __u64 file_blocks; /* owned by this open file */
+  __u64 granted;          /* the VM has */
+  __u64 online;           /* … in the page allocator */
+  __u64 held;             /* released, in sections that are online */
+  __u64 reserve;          /* kept for the OOM notifier */
+  __u64 user;             /* owned by users of this device */
+  __u64 stuck;            /* could not be freed when last asked */
+  __u64 file_blocks;      /* owned by this open file */
   __u64 max_blocks;
-  __u64 grants;      /* blocks granted since the driver was loaded */
-  __u64 releases;    /* blocks released since then */
+  __u64 grants;   /* blocks granted since the driver was loaded */
+  __u64 releases; /* blocks released since then */
   __u64 reserved[6];
 };
 
-#define DOMYBS_IOC_INFO _IOR(0xdb, 1, struct domybs_ioc_info)
-#define DOMYBS_IOC_ALLOC _IOWR(0xdb, 2, struct domybs_ioc_alloc)
-#define DOMYBS_IOC_FREE _IOW(0xdb, 3, struct domybs_ioc_free)
-#define DOMYBS_IOC_STATS _IOR(0xdb, 4, struct domybs_ioc_stats)
+#define DOMYBS_IOC_INFO _IOR (0xdb, 1, struct domybs_ioc_info)
+#define DOMYBS_IOC_ALLOC _IOWR (0xdb, 2, struct domybs_ioc_alloc)
+#define DOMYBS_IOC_FREE _IOW (0xdb, 3, struct domybs_ioc_free)
+#define DOMYBS_IOC_STATS _IOR (0xdb, 4, struct domybs_ioc_stats)
 
 #endif

@@ -2,9 +2,9 @@
 /*
  * Sections: the guest kernel's memory blocks inside the window.
  *
- * Growing when nothing is free must not need memory. Adding a section does (its memmap is 1.6 % of it, from the kernel's own zones), so one
- * section, the spare, is always added ahead of need but left offline, and growing is: GRANT its blocks, bring it online, and
- * only then, with memory at hand, add the next spare.
+ * Growing when nothing is free must not need memory. Adding a section does (its memmap is 1.6 % of it, from the kernel's own
+ * zones), so one section, the spare, is always added ahead of need but left offline, and growing is: GRANT its blocks, bring it
+ * online, and only then, with memory at hand, add the next spare.
  *
  * An emptied section goes the same way back: offline, its blocks released, and removed unless it is wanted as the spare.
  */
@@ -27,25 +27,28 @@
 #include "domybs-drv.h"
 
 unsigned int domybs_spares = 1;
-module_param_named(spares, domybs_spares, uint, 0644);
-MODULE_PARM_DESC(spares, "sections kept added but offline, ready for growing without memory (at least 1)");
+module_param_named (spares, domybs_spares, uint, 0644);
+MODULE_PARM_DESC (spares, "sections kept added but offline, ready for growing without memory (at least 1)");
 
-/* Slightly slower than DRAM is what a node of its own is declared to be: one tier below, so that cold pages can be demoted to it. */
+/* Slightly slower than DRAM is what a node of its own is declared to be: one tier below, so that cold pages can be demoted to
+ * it. */
 #define DOMYBS_ADISTANCE (MEMTIER_ADISTANCE_DRAM + MEMTIER_CHUNK_SIZE)
 
-void domybs_section_set(struct domybs *d, u32 s, enum domybs_section_state state) {
+void
+domybs_section_set (struct domybs *d, u32 s, enum domybs_section_state state) {
   unsigned long flags;
 
-  spin_lock_irqsave(&d->lock, flags);
+  spin_lock_irqsave (&d->lock, flags);
   d->section_count[d->section[s].state]--;
   d->section[s].state = state;
   d->section_count[state]++;
-  spin_unlock_irqrestore(&d->lock, flags);
+  spin_unlock_irqrestore (&d->lock, flags);
 }
 
 /* ---- spares ---- */
 
-static u32 domybs_section_find(struct domybs *d, enum domybs_section_state state) {
+static u32
+domybs_section_find (struct domybs *d, enum domybs_section_state state) {
   u32 s;
 
   for (s = 0; s < d->sections; s++)
@@ -54,63 +57,69 @@ static u32 domybs_section_find(struct domybs *d, enum domybs_section_state state
   return DOMYBS_SECTION_NONE;
 }
 
-int domybs_spare_fill(struct domybs *d, bool pressed) {
-  u32 wanted = max(READ_ONCE(domybs_spares), 1u);
+int
+domybs_spare_fill (struct domybs *d, bool pressed) {
+  u32 wanted = max (READ_ONCE (domybs_spares), 1u);
   int rc = 0;
 
   while (d->section_count[DOMYBS_SECTION_SPARE] < wanted) {
-    u32 s = domybs_section_find(d, DOMYBS_SECTION_ABSENT);
+    u32 s = domybs_section_find (d, DOMYBS_SECTION_ABSENT);
 
     if (s == DOMYBS_SECTION_NONE)
       return 0;
-    while (!domybs_may_add(d, pressed))
-      if (d->section_count[DOMYBS_SECTION_SPARE] || !domybs_room_give(d, 1))
+    while (!domybs_may_add (d, pressed))
+      if (d->section_count[DOMYBS_SECTION_SPARE] || !domybs_room_give (d, 1))
         return -ENOMEM;
-    rc = domybs_hotplug_add(d, s);
+    rc = domybs_hotplug_add (d, s);
     if (rc) {
       if (rc != -ESHUTDOWN)
-        dev_warn_ratelimited(d->dev, "adding section %u failed: %d\n", s, rc);
+        dev_warn_ratelimited (d->dev, "adding section %u failed: %d\n", s, rc);
       return rc == -ENOMEM ? rc : -EIO;
     }
   }
   return 0;
 }
 
-bool domybs_spare_drop(struct domybs *d) {
-  u32 s = domybs_section_find(d, DOMYBS_SECTION_SPARE);
+bool
+domybs_spare_drop (struct domybs *d) {
+  u32 s = domybs_section_find (d, DOMYBS_SECTION_SPARE);
 
-  return s != DOMYBS_SECTION_NONE && !domybs_hotplug_remove(d, s);
+  return s != DOMYBS_SECTION_NONE && !domybs_hotplug_remove (d, s);
 }
 
 /* Removes spares too many, from the top: the window is used from below. */
-static void domybs_spares_trim(struct domybs *d) {
-  u32 spares = max(READ_ONCE(domybs_spares), 1u), s;
+static void
+domybs_spares_trim (struct domybs *d) {
+  u32 spares = max (READ_ONCE (domybs_spares), 1u), s;
 
   for (s = d->sections; s-- > 0 && d->section_count[DOMYBS_SECTION_SPARE] > spares;)
-    if (d->section[s].state == DOMYBS_SECTION_SPARE && domybs_hotplug_remove(d, s))
+    if (d->section[s].state == DOMYBS_SECTION_SPARE && domybs_hotplug_remove (d, s))
       break;
 }
 
 /* ---- growing and shrinking by a section ---- */
 
-static int domybs_module_hold(struct domybs *d) {
+static int
+domybs_module_hold (struct domybs *d) {
   if (d->module_held)
     return 0;
-  if (!try_module_get(THIS_MODULE))
+  if (!try_module_get (THIS_MODULE))
     return -ESHUTDOWN;
   d->module_held = true;
   return 0;
 }
 
-static void domybs_module_release(struct domybs *d) {
-  if (d->module_held && !domybs_granted(d) && !d->section_count[DOMYBS_SECTION_ONLINE]) {
+static void
+domybs_module_release (struct domybs *d) {
+  if (d->module_held && !domybs_granted (d) && !d->section_count[DOMYBS_SECTION_ONLINE]) {
     d->module_held = false;
-    module_put(THIS_MODULE);
+    module_put (THIS_MODULE);
   }
 }
 
 /* Blocks that are granted in sections that are not online, from *from on, as runs; they may well span sections. */
-static u32 domybs_parked_runs(struct domybs *d, u64 *from, struct domybs_extent *runs) {
+static u32
+domybs_parked_runs (struct domybs *d, u64 *from, struct domybs_extent *runs) {
   u64 end = (u64)d->sections * d->section_blocks, b = *from;
   u32 n = 0;
 
@@ -118,10 +127,10 @@ static u32 domybs_parked_runs(struct domybs *d, u64 *from, struct domybs_extent 
     u32 s = (u32)b / d->section_blocks;
 
     if (!d->section[s].count[DOMYBS_BLOCK_PARKED]) {
-      b = domybs_section_start_block(d, s + 1);
+      b = domybs_section_start_block (d, s + 1);
       continue;
     }
-    if (domybs_block_get(d, b) == DOMYBS_BLOCK_PARKED) {
+    if (domybs_block_get (d, b) == DOMYBS_BLOCK_PARKED) {
       if (n && runs[n - 1].start + runs[n - 1].count == b) {
         runs[n - 1].count++;
       } else {
@@ -136,64 +145,66 @@ static u32 domybs_parked_runs(struct domybs *d, u64 *from, struct domybs_extent 
   return n;
 }
 
-u64 domybs_sections_settle(struct domybs *d) {
+u64
+domybs_sections_settle (struct domybs *d) {
   struct domybs_extent *runs = d->runs;
   u64 from = 0, total = 0, b;
   u32 n, i, s;
 
-  while ((n = domybs_parked_runs(d, &from, runs)) > 0) {
-    if (domybs_release(d, runs, n))
+  while ((n = domybs_parked_runs (d, &from, runs)) > 0) {
+    if (domybs_release (d, runs, n))
       break;
     for (i = 0; i < n; i++) {
       for (b = runs[i].start; b < runs[i].start + runs[i].count; b++)
-        domybs_block_set(d, b, DOMYBS_BLOCK_VOID);
+        domybs_block_set (d, b, DOMYBS_BLOCK_VOID);
       total += runs[i].count;
     }
   }
   for (s = 0; s < d->sections; s++)
     if (d->section[s].state == DOMYBS_SECTION_PARKED && !d->section[s].count[DOMYBS_BLOCK_PARKED])
-      domybs_section_set(d, s, DOMYBS_SECTION_SPARE);
-  domybs_spares_trim(d);
-  domybs_module_release(d);
+      domybs_section_set (d, s, DOMYBS_SECTION_SPARE);
+  domybs_spares_trim (d);
+  domybs_module_release (d);
   return total;
 }
 
-int domybs_section_grow(struct domybs *d, u32 *ret_section) {
-  u32 s = domybs_section_find(d, DOMYBS_SECTION_SPARE), runs;
+int
+domybs_section_grow (struct domybs *d, u32 *ret_section) {
+  u32 s = domybs_section_find (d, DOMYBS_SECTION_SPARE), runs;
   unsigned int noreclaim;
   u64 blocks, b;
   int rc;
 
   if (s == DOMYBS_SECTION_NONE)
     return -ENOMEM;
-  rc = domybs_module_hold(d);
+  rc = domybs_module_hold (d);
   if (rc)
     return rc;
-  rc = domybs_grant(d, DOMYBS_HINT_LOCAL, DOMYBS_GRANT_F_ALL | DOMYBS_GRANT_F_SECTION, d->section_blocks,
-                    domybs_section_start_block(d, s), d->section_blocks, &runs, &blocks);
+  rc = domybs_grant (d, DOMYBS_HINT_LOCAL, DOMYBS_GRANT_F_ALL | DOMYBS_GRANT_F_SECTION, d->section_blocks,
+                     domybs_section_start_block (d, s), d->section_blocks, &runs, &blocks);
   if (rc) {
-    domybs_module_release(d);
+    domybs_module_release (d);
     return rc;
   }
 
   for (b = 0; b < d->section_blocks; b++)
-    domybs_block_set(d, domybs_section_start_block(d, s) + b, DOMYBS_BLOCK_PARKED);
-  domybs_section_set(d, s, DOMYBS_SECTION_PARKED);
-  spin_lock_irq(&d->lock);
+    domybs_block_set (d, domybs_section_start_block (d, s) + b, DOMYBS_BLOCK_PARKED);
+  domybs_section_set (d, s, DOMYBS_SECTION_PARKED);
+  spin_lock_irq (&d->lock);
   d->onlining = s;
-  spin_unlock_irq(&d->lock);
+  spin_unlock_irq (&d->lock);
 
   /* What it allocates (zone statistics, the first time) may come from the reserves: it gives back a thousand times as much. */
-  noreclaim = memalloc_noreclaim_save();
-  rc = domybs_hotplug_state(d, s, "online_movable");
-  memalloc_noreclaim_restore(noreclaim);
+  noreclaim = memalloc_noreclaim_save ();
+  rc = domybs_hotplug_state (d, s, "online_movable");
+  memalloc_noreclaim_restore (noreclaim);
 
-  spin_lock_irq(&d->lock);
+  spin_lock_irq (&d->lock);
   d->onlining = DOMYBS_SECTION_NONE;
-  spin_unlock_irq(&d->lock);
+  spin_unlock_irq (&d->lock);
   if (d->section[s].state != DOMYBS_SECTION_ONLINE) {
-    dev_warn_ratelimited(d->dev, "bringing section %u online failed: %d\n", s, rc);
-    domybs_sections_settle(d);
+    dev_warn_ratelimited (d->dev, "bringing section %u online failed: %d\n", s, rc);
+    domybs_sections_settle (d);
     return rc ? rc : -EBUSY;
   }
   d->section[s].failures = 0;
@@ -202,42 +213,46 @@ int domybs_section_grow(struct domybs *d, u32 *ret_section) {
   return d->section_blocks;
 }
 
-/* Ends an offline that takes too long, or that stands in the way of growing: the kernel looks for signals between its attempts. */
-void domybs_offline_abort(struct domybs *d) {
+/* Ends an offline that takes too long, or that stands in the way of growing: the kernel looks for signals between its attempts.
+ */
+void
+domybs_offline_abort (struct domybs *d) {
   unsigned long flags;
 
-  spin_lock_irqsave(&d->lock, flags);
+  spin_lock_irqsave (&d->lock, flags);
   if (d->offlining)
-    send_sig(SIGALRM, d->worker, 1);
-  spin_unlock_irqrestore(&d->lock, flags);
+    send_sig (SIGALRM, d->worker, 1);
+  spin_unlock_irqrestore (&d->lock, flags);
 }
 
-static void domybs_offline_timeout(struct timer_list *t) {
-  struct domybs *d = domybs_from_timer(d, t, offline_timer);
+static void
+domybs_offline_timeout (struct timer_list *t) {
+  struct domybs *d = domybs_from_timer (d, t, offline_timer);
 
-  domybs_offline_abort(d);
+  domybs_offline_abort (d);
 }
 
-int domybs_section_leave(struct domybs *d, u32 s, unsigned int ms) {
+int
+domybs_section_leave (struct domybs *d, u32 s, unsigned int ms) {
   struct domybs_section *section = &d->section[s];
   int rc;
 
-  spin_lock_irq(&d->lock);
+  spin_lock_irq (&d->lock);
   d->offlining = true;
-  spin_unlock_irq(&d->lock);
-  mod_timer(&d->offline_timer, jiffies + msecs_to_jiffies(ms));
+  spin_unlock_irq (&d->lock);
+  mod_timer (&d->offline_timer, jiffies + msecs_to_jiffies (ms));
 
-  rc = domybs_hotplug_state(d, s, "offline");
+  rc = domybs_hotplug_state (d, s, "offline");
 
-  spin_lock_irq(&d->lock);
+  spin_lock_irq (&d->lock);
   d->offlining = false;
-  spin_unlock_irq(&d->lock);
-  timer_delete_sync(&d->offline_timer);
-  flush_signals(current);
+  spin_unlock_irq (&d->lock);
+  timer_delete_sync (&d->offline_timer);
+  flush_signals (current);
 
   if (section->state == DOMYBS_SECTION_ONLINE) {
     d->counters.offline_failed++;
-    section->failures = min(section->failures + 1, 6);
+    section->failures = min (section->failures + 1, 6);
     section->retry_jiffies = jiffies + (HZ << section->failures);
     return rc ? rc : -EBUSY;
   }
@@ -248,59 +263,63 @@ int domybs_section_leave(struct domybs *d, u32 s, unsigned int ms) {
 /* ---- node and memory tier ---- */
 
 static bool domybs_demote = true;
-module_param_named(demote, domybs_demote, bool, 0444);
-MODULE_PARM_DESC(demote, "where the window is a NUMA node of its own, let the kernel move cold pages there (numa/demotion_enabled)");
+module_param_named (demote, domybs_demote, bool, 0444);
+MODULE_PARM_DESC (demote,
+                  "where the window is a NUMA node of its own, let the kernel move cold pages there (numa/demotion_enabled)");
 
-/* Programs fill their own node first. Only demotion gets anything out of it again without swap, and the kernel's own memory can be
- * nowhere else. */
-void domybs_demotion_allow(struct domybs *d) {
+/* Programs fill their own node first. Only demotion gets anything out of it again without swap, and the kernel's own memory can
+ * be nowhere else. */
+void
+domybs_demotion_allow (struct domybs *d) {
   int rc;
 
   if (!d->memory_type || !domybs_demote)
     return;
-  rc = domybs_sysfs_write(d, "kernel/mm/numa/demotion_enabled", "1");
+  rc = domybs_sysfs_write (d, "kernel/mm/numa/demotion_enabled", "1");
   if (rc)
-    dev_info(d->dev, "demotion to node %d could not be switched on: %d\n", d->node, rc);
+    dev_info (d->dev, "demotion to node %d could not be switched on: %d\n", d->node, rc);
 }
 
-static void domybs_node_choose(struct domybs *d, u16 flags, u32 pxm) {
+static void
+domybs_node_choose (struct domybs *d, u16 flags, u32 pxm) {
   int node = NUMA_NO_NODE;
 
 #ifdef CONFIG_ACPI_NUMA
   if (flags & DOMYBS_CONFIG_F_NUMA_NODE)
-    node = pxm_to_node(pxm);
+    node = pxm_to_node (pxm);
 #endif
-  if (node != NUMA_NO_NODE && node_possible(node)) {
+  if (node != NUMA_NO_NODE && node_possible (node)) {
     d->node = node;
   } else {
-    d->node = dev_to_node(d->dev);
-    if (d->node == NUMA_NO_NODE || !node_online(d->node))
+    d->node = dev_to_node (d->dev);
+    if (d->node == NUMA_NO_NODE || !node_online (d->node))
       d->node = first_online_node;
     if (flags & DOMYBS_CONFIG_F_NUMA_NODE)
-      dev_info(d->dev, "the VM has no NUMA node for proximity domain %u, memory goes to node %d\n", pxm, d->node);
+      dev_info (d->dev, "the VM has no NUMA node for proximity domain %u, memory goes to node %d\n", pxm, d->node);
   }
-  if (node_state(d->node, N_MEMORY) || node_state(d->node, N_CPU))
+  if (node_state (d->node, N_MEMORY) || node_state (d->node, N_CPU))
     return;
   /* A node of our own becomes a tier of its own; this must be said before its first memory arrives. */
-  d->memory_type = alloc_memory_type(DOMYBS_ADISTANCE);
-  if (IS_ERR_OR_NULL(d->memory_type)) {
-    dev_warn(d->dev, "no memory tier of its own for node %d\n", d->node);
+  d->memory_type = alloc_memory_type (DOMYBS_ADISTANCE);
+  if (IS_ERR_OR_NULL (d->memory_type)) {
+    dev_warn (d->dev, "no memory tier of its own for node %d\n", d->node);
     d->memory_type = NULL;
     return;
   }
-  init_node_memory_type(d->node, d->memory_type);
+  init_node_memory_type (d->node, d->memory_type);
 }
 
-int domybs_sections_init(struct domybs *d) {
+int
+domybs_sections_init (struct domybs *d) {
   u16 flags;
   u32 pxm;
   int rc;
 
-  virtio_cread_le(d->vdev, struct domybs_config, flags, &flags);
-  virtio_cread_le(d->vdev, struct domybs_config, numa_pxm, &pxm);
-  d->section = kvcalloc(d->sections, sizeof *d->section, GFP_KERNEL);
-  d->block = kvcalloc(d->sections, d->section_blocks, GFP_KERNEL);
-  d->scan = bitmap_zalloc(d->section_blocks, GFP_KERNEL);
+  virtio_cread_le (d->vdev, struct domybs_config, flags, &flags);
+  virtio_cread_le (d->vdev, struct domybs_config, numa_pxm, &pxm);
+  d->section = kvcalloc (d->sections, sizeof *d->section, GFP_KERNEL);
+  d->block = kvcalloc (d->sections, d->section_blocks, GFP_KERNEL);
+  d->scan = bitmap_zalloc (d->section_blocks, GFP_KERNEL);
   if (!d->section || !d->block || !d->scan) {
     rc = -ENOMEM;
     goto out_free;
@@ -309,24 +328,24 @@ int domybs_sections_init(struct domybs *d) {
   d->section_count[DOMYBS_SECTION_ABSENT] = d->sections;
   for (u32 s = 0; s < d->sections; s++)
     d->section[s].count[DOMYBS_BLOCK_VOID] = d->section_blocks;
-  timer_setup(&d->offline_timer, domybs_offline_timeout, 0);
+  timer_setup (&d->offline_timer, domybs_offline_timeout, 0);
   /* "System RAM (…)" is how the kernel and kexec tools tell memory that a driver manages from what firmware lists. */
-  strscpy(d->resource_name, "System RAM (domybs)", sizeof d->resource_name);
-  domybs_node_choose(d, flags, pxm);
-  rc = domybs_hotplug_init(d);
+  strscpy (d->resource_name, "System RAM (domybs)", sizeof d->resource_name);
+  domybs_node_choose (d, flags, pxm);
+  rc = domybs_hotplug_init (d);
   if (rc)
     goto out_type;
   return 0;
 
 out_type:
   if (d->memory_type) {
-    clear_node_memory_type(d->node, d->memory_type);
-    domybs_put_memory_type(d->memory_type);
+    clear_node_memory_type (d->node, d->memory_type);
+    domybs_put_memory_type (d->memory_type);
   }
 out_free:
-  bitmap_free(d->scan);
-  kvfree(d->block);
-  kvfree(d->section);
+  bitmap_free (d->scan);
+  kvfree (d->block);
+  kvfree (d->section);
   d->scan = NULL;
   d->block = NULL;
   d->section = NULL;
@@ -334,15 +353,16 @@ out_free:
 }
 
 /* The tables themselves go with the last reference to the device (an open /dev/domybs may still look at them). */
-void domybs_sections_exit(struct domybs *d) {
-  domybs_hotplug_exit(d);
+void
+domybs_sections_exit (struct domybs *d) {
+  domybs_hotplug_exit (d);
   if (d->module_held) {
     d->module_held = false;
-    module_put(THIS_MODULE);
+    module_put (THIS_MODULE);
   }
   if (d->memory_type) {
-    clear_node_memory_type(d->node, d->memory_type);
-    domybs_put_memory_type(d->memory_type);
+    clear_node_memory_type (d->node, d->memory_type);
+    domybs_put_memory_type (d->memory_type);
     d->memory_type = NULL;
   }
 }

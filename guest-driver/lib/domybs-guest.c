@@ -5,8 +5,9 @@
  *     domybs-guest info | stats
  *     domybs-guest hold SIZE [any|local|shared|remote]
  *
- * hold allocates SIZE (a number of bytes, or with K, M, G), fills it with a pattern, says "holding", waits until its standard input
- * ends, verifies the pattern, and frees. Exit status: 0 well, 1 refused or failed (the reason is printed), 2 usage, 3 wrong content.
+ * hold allocates SIZE (a number of bytes, or with K, M, G), fills it with a pattern, says "holding", waits until its standard
+ * input ends, verifies the pattern, and frees. Exit status: 0 well, 1 refused or failed (the reason is printed), 2 usage, 3
+ * wrong content.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -104,9 +105,10 @@ print_info (struct domybs_client *client) {
 
   if (error)
     return refused ("info", error);
-  printf ("block-bytes %zu\nsection-blocks %" PRIu64 "\nwindow-blocks %" PRIu64 "\nmax-blocks %" PRIu64 "\nclient-max-blocks %" PRIu64
-          "\nuser-max-blocks %" PRIu64 "\n",
-          info.block_bytes, info.section_blocks, info.window_blocks, info.max_blocks, info.client_max_blocks, info.user_max_blocks);
+  printf ("block-bytes %zu\nsection-blocks %" PRIu64 "\nwindow-blocks %" PRIu64 "\nmax-blocks %" PRIu64
+          "\nclient-max-blocks %" PRIu64 "\nuser-max-blocks %" PRIu64 "\n",
+          info.block_bytes, info.section_blocks, info.window_blocks, info.max_blocks, info.client_max_blocks,
+          info.user_max_blocks);
   return 0;
 }
 

@@ -16,7 +16,7 @@ struct domybs_client {
   int fd;
 };
 
-_Static_assert ((int)DOMYBS_CLIENT_REMOTE == 3, "hints are the ABI's");
+_Static_assert((int)DOMYBS_CLIENT_REMOTE == 3, "hints are the ABI's");
 
 static int
 client_ioctl (struct domybs_client *client, unsigned long request, void *argument) {

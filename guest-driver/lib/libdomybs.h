@@ -13,9 +13,9 @@
  *     else
  *       memset (memory.address, 1, memory.bytes);
  *
- * Every function that can fail returns 0 or a negative errno and then leaves its outputs alone. A client may be used by several threads
- * at once; one allocation must not be freed while another thread uses it. Everything is freed when the client is closed and the
- * process has unmapped what it mapped, so at the latest when it ends.
+ * Every function that can fail returns 0 or a negative errno and then leaves its outputs alone. A client may be used by several
+ * threads at once; one allocation must not be freed while another thread uses it. Everything is freed when the client is closed
+ * and the process has unmapped what it mapped, so at the latest when it ends.
  */
 #ifndef LIBDOMYBS_H
 #define LIBDOMYBS_H
@@ -48,20 +48,20 @@ struct domybs_memory {
 
 struct domybs_client_info {
   size_t block_bytes;
-  uint64_t section_blocks; /* the guest kernel's unit of memory hot-add */
-  uint64_t window_blocks;  /* the most that can ever be lent to this VM */
-  uint64_t max_blocks;     /* what it may have now */
+  uint64_t section_blocks;                     /* the guest kernel's unit of memory hot-add */
+  uint64_t window_blocks;                      /* the most that can ever be lent to this VM */
+  uint64_t max_blocks;                         /* what it may have now */
   uint64_t client_max_blocks, user_max_blocks; /* what this client, and all clients together, may have */
 };
 
 struct domybs_client_stats { /* blocks */
-  uint64_t granted;  /* the VM has */
-  uint64_t online;   /* … of these the guest kernel's allocator */
-  uint64_t held;     /* given back to the host, in sections that are online */
-  uint64_t reserve;  /* kept for the OOM notifier */
-  uint64_t user;     /* owned by clients */
-  uint64_t own;      /* owned by this client */
-  uint64_t stuck;    /* could not be freed when last asked */
+  uint64_t granted;          /* the VM has */
+  uint64_t online;           /* … of these the guest kernel's allocator */
+  uint64_t held;             /* given back to the host, in sections that are online */
+  uint64_t reserve;          /* kept for the OOM notifier */
+  uint64_t user;             /* owned by clients */
+  uint64_t own;              /* owned by this client */
+  uint64_t stuck;            /* could not be freed when last asked */
   uint64_t max;
   uint64_t granted_ever, released_ever;
 };
@@ -74,8 +74,9 @@ void domybs_client_close (struct domybs_client *client);
 int domybs_client_info (struct domybs_client *client, struct domybs_client_info *ret_info);
 int domybs_client_stats (struct domybs_client *client, struct domybs_client_stats *ret_stats);
 
-/* Allocates at least `bytes` (> 0), rounded up to blocks, all or nothing, and maps them for reading and writing. May wait while the host
- * is asked. -EDQUOT: over a cap · -ENOSPC: the VM has all it may have · -ENOMEM: none to be had now · -EOPNOTSUPP: no such tier. */
+/* Allocates at least `bytes` (> 0), rounded up to blocks, all or nothing, and maps them for reading and writing. May wait while
+ * the host is asked. -EDQUOT: over a cap · -ENOSPC: the VM has all it may have · -ENOMEM: none to be had now · -EOPNOTSUPP: no
+ * such tier. */
 int domybs_client_allocate (struct domybs_client *client, size_t bytes, enum domybs_client_hint hint,
                             struct domybs_memory *ret_memory);
 /* Unmaps and frees. What some device I/O still uses is freed when that is done. */
