@@ -373,6 +373,9 @@ u32 domybs_blocks_scan (struct domybs *d, u32 s);
 /* Takes up to `want` free blocks out of the allocator into TAKEN; migrate: also used ones, by moving their pages. */
 u32 domybs_blocks_take (struct domybs *d, u32 want, bool migrate);
 u32 domybs_blocks_take_in (struct domybs *d, u32 s, u32 want, bool migrate, enum domybs_block_state into);
+/* Finds blocks in a state, from *from on, as runs that may span sections: at most RUNS_MAX, and *from is where to go on. Returns how
+ * many runs; 0 at the end. */
+u32 domybs_block_runs (struct domybs *d, enum domybs_block_state state, u64 *from, struct domybs_extent *runs);
 /* Releases all TAKEN blocks: they become HELD; if the host does not want them now, USED again. Returns blocks released. */
 u32 domybs_blocks_release_taken (struct domybs *d);
 /* Asks for up to `want` HELD blocks back into `into` (USED or USER). Returns blocks or an error. */

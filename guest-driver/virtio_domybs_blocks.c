@@ -292,19 +292,19 @@ domybs_blocks_take (struct domybs *d, u32 want, bool migrate) {
 
 /* ---- to and from the host ---- */
 
-static u32
-domybs_taken_runs (struct domybs *d, u64 *from, struct domybs_extent *runs) {
+u32
+domybs_block_runs (struct domybs *d, enum domybs_block_state state, u64 *from, struct domybs_extent *runs) {
   u64 end = (u64)d->sections * d->section_blocks, b = *from;
   u32 n = 0;
 
   while (b < end) {
     u32 s = (u32)b / d->section_blocks;
 
-    if (!d->section[s].count[DOMYBS_BLOCK_TAKEN]) {
+    if (!d->section[s].count[state]) {
       b = domybs_section_start_block (d, s + 1);
       continue;
     }
-    if (domybs_block_get (d, b) == DOMYBS_BLOCK_TAKEN) {
+    if (domybs_block_get (d, b) == state) {
       if (n && runs[n - 1].start + runs[n - 1].count == b) {
         runs[n - 1].count++;
       } else {
@@ -328,7 +328,7 @@ domybs_blocks_release_taken (struct domybs *d) {
   /* Nothing can be released to a broken device; when it is being removed it is enough that nobody uses the blocks. */
   if (READ_ONCE (d->broken) && READ_ONCE (d->draining))
     return d->count[DOMYBS_BLOCK_TAKEN];
-  while ((n = domybs_taken_runs (d, &from, runs)) > 0) {
+  while ((n = domybs_block_runs (d, DOMYBS_BLOCK_TAKEN, &from, runs)) > 0) {
     bool done = !domybs_release (d, runs, n);
 
     for (i = 0; i < n; i++)

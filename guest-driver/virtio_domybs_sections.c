@@ -117,41 +117,13 @@ domybs_module_release (struct domybs *d) {
   }
 }
 
-/* Blocks that are granted in sections that are not online, from *from on, as runs; they may well span sections. */
-static u32
-domybs_parked_runs (struct domybs *d, u64 *from, struct domybs_extent *runs) {
-  u64 end = (u64)d->sections * d->section_blocks, b = *from;
-  u32 n = 0;
-
-  while (b < end) {
-    u32 s = (u32)b / d->section_blocks;
-
-    if (!d->section[s].count[DOMYBS_BLOCK_PARKED]) {
-      b = domybs_section_start_block (d, s + 1);
-      continue;
-    }
-    if (domybs_block_get (d, b) == DOMYBS_BLOCK_PARKED) {
-      if (n && runs[n - 1].start + runs[n - 1].count == b) {
-        runs[n - 1].count++;
-      } else {
-        if (n == DOMYBS_RUNS_MAX)
-          break;
-        runs[n++] = (struct domybs_extent){ .start = b, .count = 1 };
-      }
-    }
-    b++;
-  }
-  *from = b;
-  return n;
-}
-
 u64
 domybs_sections_settle (struct domybs *d) {
   struct domybs_extent *runs = d->runs;
   u64 from = 0, total = 0, b;
   u32 n, i, s;
 
-  while ((n = domybs_parked_runs (d, &from, runs)) > 0) {
+  while ((n = domybs_block_runs (d, DOMYBS_BLOCK_PARKED, &from, runs)) > 0) {
     if (domybs_release (d, runs, n))
       break;
     for (i = 0; i < n; i++) {

@@ -98,8 +98,8 @@ understand (const struct raw *raw, Options *options, GError **error) {
     return usage (error, "--socket-path or --fd is needed; see --help");
   if (options->socket_path && options->fd >= 0)
     return usage (error, "--socket-path and --fd can't be used together");
-  if (raw->standalone || !options->host_account_path)
-    options->host_account_path = options->host_account_path ? options->host_account_path : g_strdup (HOST_ACCOUNT_PATH);
+  if (!options->host_account_path)
+    options->host_account_path = g_strdup (HOST_ACCOUNT_PATH);
   if (strcmp (options->host_account_path, "none") == 0)
     g_clear_pointer (&options->host_account_path, g_free);
   if (raw->name)
