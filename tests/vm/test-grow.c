@@ -45,19 +45,20 @@ expect_granted (Vm *vm, guint64 blocks, double seconds) {
   vm_expect_within (vm, 5, (guint64)vm_status_number (vm, "granted-blocks") == blocks);
 }
 
-/* Fills anonymous memory until next to nothing is free but what the kernel keeps for itself; the driver must not help. Returns
- * how many MiB. */
+/* Fills anonymous memory until little is free but what the kernel keeps for itself; the driver must not help. Returns how many MiB.
+ * How much is left over differs by tens of MiB from run to run: the kernel frees what it booted with when it comes to it. So
+ * *ret_free_bytes is what was seen, and callers reckon with that. */
 static guint
-fill_boot_memory (Vm *vm, const char *job) {
+fill_boot_memory (Vm *vm, const char *job, guint64 *ret_free_bytes) {
   g_autofree char *kept = vm_read (vm, "/proc/sys/vm/min_free_kbytes");
-  guint64 kept_bytes = g_ascii_strtoull (kept, NULL, 10) * 1024, free_bytes;
+  guint64 kept_bytes = g_ascii_strtoull (kept, NULL, 10) * 1024;
   guint mib = (guint)((vm_guest_meminfo (vm, "MemFree") - kept_bytes) / VM_MIB) - 8; /* nothing is cached in this guest */
 
   scene_fill (vm, job, mib, 1, "--thp off", 120);
-  free_bytes = vm_guest_meminfo (vm, "MemFree");
-  g_test_message ("%u MiB filled, %.1f MiB free, of which the kernel keeps %.1f for itself", mib, scene_mib (free_bytes),
+  *ret_free_bytes = vm_guest_meminfo (vm, "MemFree");
+  g_test_message ("%u MiB filled, %.1f MiB free, of which the kernel keeps %.1f for itself", mib, scene_mib (*ret_free_bytes),
                   scene_mib (kept_bytes));
-  g_assert_cmpuint (free_bytes, <, kept_bytes + 16 * VM_MIB);
+  g_assert_cmpuint (*ret_free_bytes, <, kept_bytes + 64 * VM_MIB);
   g_assert_cmpuint (scene_granted (vm), ==, 0);
   return mib;
 }
@@ -79,12 +80,12 @@ expect_return (Vm *vm, guint64 total_before) {
 static void
 test_pressure (gconstpointer series) {
   Vm *vm = get_vm (series);
-  guint64 total, grown;
+  guint64 total, grown, free_bytes, borrowed_least;
   guint first, second = 420;
 
   scene_have (vm, 0, 30);
   total = vm_guest_meminfo (vm, "MemTotal");
-  first = fill_boot_memory (vm, "first");
+  first = fill_boot_memory (vm, "first", &free_bytes);
   g_assert_cmpint (vm_driver_set (vm, "mode", "auto"), ==, 0);
   scene_fill (vm, "second", second, 2, "--thp on", 120);
   scene_verify (vm, "first");
@@ -97,8 +98,9 @@ test_pressure (gconstpointer series) {
                   first + second, scene_mib (total), scene_granted (vm), scene_mib (grown),
                   scene_mib (vm_host_memfd_bytes (vm)));
   /* what is not in boot memory is in blocks, on the host too */
-  g_assert_cmpuint (grown, >=, (guint64)second * VM_MIB - 40 * VM_MIB);
-  g_assert_cmpuint (vm_host_memfd_bytes (vm), >=, (guint64)second * VM_MIB - 40 * VM_MIB);
+  borrowed_least = (guint64)second * VM_MIB - free_bytes - 16 * VM_MIB;
+  g_assert_cmpuint (grown, >=, borrowed_least);
+  g_assert_cmpuint (vm_host_memfd_bytes (vm), >=, borrowed_least);
   scene_expect_sane (vm);
 
   scene_fill_end (vm, "second");
@@ -111,13 +113,13 @@ test_pressure (gconstpointer series) {
 static void
 test_out_of_memory (gconstpointer series) {
   Vm *vm = get_vm (series);
-  guint64 total, calls;
+  guint64 total, calls, free_bytes;
   guint first;
 
   scene_have (vm, 0, 30);
   total = vm_guest_meminfo (vm, "MemTotal");
   calls = scene_counter (vm, "oom_calls");
-  first = fill_boot_memory (vm, "first");
+  first = fill_boot_memory (vm, "first", &free_bytes);
   set_parameter (vm, "low_percent", "0");
   set_parameter (vm, "low_mib", "0");
   g_assert_cmpint (vm_driver_set (vm, "mode", "auto"), ==, 0);
