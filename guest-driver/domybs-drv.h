@@ -247,7 +247,8 @@ struct domybs {
   unsigned long above_high_since; /* worker, jiffies; 0 = not above */
   unsigned long last_grow;        /* worker, jiffies */
   unsigned long stats_after;      /* worker, jiffies */
-  u64 stats_granted;              /* worker: granted blocks when STATS were sent last */
+  u64 stats_granted;              /* worker: granted blocks when STATS were sent last … */
+  enum domybs_reason stats_why;   /* … and why there were that many */
   unsigned long config_read;      /* worker, jiffies: when config space was read last */
   u64 step;                       /* worker */
   unsigned long *scan;            /* worker: bitmap of section_blocks */

@@ -423,16 +423,18 @@ domybs_upkeep (struct domybs *d, const struct domybs_view *v) {
   }
 }
 
+/* Soon when there is news, which includes that nothing more can be done: an operator waits for that. */
 static void
 domybs_report (struct domybs *d) {
   u64 granted = domybs_granted (d);
-  bool changed = granted != d->stats_granted || d->last.action != DOMYBS_REST;
+  bool changed = granted != d->stats_granted || d->last.why != d->stats_why || d->last.action != DOMYBS_REST;
 
   if (!changed && time_before (jiffies, d->stats_after))
     return;
   if (changed && time_before (jiffies, d->stats_after - DOMYBS_STATS_IDLE + DOMYBS_STATS_BUSY))
     return;
   d->stats_granted = granted;
+  d->stats_why = d->last.why;
   d->stats_after = jiffies + DOMYBS_STATS_IDLE;
   domybs_stats_send (d);
 }

@@ -99,6 +99,71 @@ answer_now (struct memory_device *device, struct device_plan *plan, enum domybs_
   remember (device, plan);
 }
 
+const char *
+device_shortage_name (enum device_shortage shortage) {
+  static const char *const names[] = {
+    [DEVICE_SHORTAGE_CAPACITY] = "capacity",
+    [DEVICE_SHORTAGE_AREA] = "area",
+    [DEVICE_SHORTAGE_RUNS] = "runs",
+    [DEVICE_SHORTAGE_TIER] = "tier",
+    [DEVICE_SHORTAGE_HOST_LIMIT] = "host-limit",
+    [DEVICE_SHORTAGE_HOST_MEMORY] = "host-memory",
+    [DEVICE_SHORTAGE_HOST_BUSY] = "host-busy",
+    [DEVICE_SHORTAGE_POPULATE] = "populate",
+  };
+
+  return (unsigned)shortage < sizeof names / sizeof names[0] ? names[shortage] : NULL;
+}
+
+/* A GRANT was carried out: remembers why it got less than it asked for, if it did. */
+static void
+judge_grant (struct memory_device *device, const struct device_plan *plan) {
+  const bool is_short = plan->blocks < plan->request.grant.blocks;
+
+  device->shortage = is_short ? plan->shortage : DEVICE_SHORTAGE_NONE;
+  device->counters.short_grants += is_short;
+}
+
+/* A GRANT that the VM's own limits leave nothing of. */
+static void
+grant_nothing (struct memory_device *device, struct device_plan *plan, enum domybs_status status,
+               enum device_shortage shortage) {
+  plan->blocks = 0;
+  plan->n_runs = 0;
+  plan->shortage = shortage;
+  judge_grant (device, plan);
+  answer_now (device, plan, status);
+}
+
+/* Ungranted blocks where a GRANT may look for them. */
+static uint64_t
+free_blocks (const struct regions *regions, const struct device_request *request) {
+  const uint64_t start = request->grant.area_start, count = request->grant.area_blocks;
+  uint64_t usable;
+
+  if (count == 0)
+    return regions->usable_blocks - regions->granted;
+  usable = start < regions->usable_blocks ? regions->usable_blocks - start : 0;
+  return (count < usable ? count : usable) - regions_count (regions, start, count);
+}
+
+/* What the plan of a GRANT ran into. wanted: what the VM's capacity has left of what was asked for. */
+static enum device_shortage
+shortage_of (const struct memory_device *device, const struct device_plan *plan, uint64_t wanted, unsigned max_runs) {
+  const struct device_request *request = &plan->request;
+  const bool whole = request->grant.flags & DOMYBS_GRANT_F_SECTION;
+
+  if (plan->blocks == request->grant.blocks)
+    return DEVICE_SHORTAGE_NONE;
+  if (wanted < request->grant.blocks && plan->blocks == (whole ? wanted - wanted % device->regions.region_blocks : wanted))
+    return DEVICE_SHORTAGE_CAPACITY;
+  if (device->regions.granted + plan->blocks == device->regions.usable_blocks)
+    return DEVICE_SHORTAGE_CAPACITY;
+  if (plan->n_runs == max_runs && (whole || plan->blocks < free_blocks (&device->regions, request)))
+    return DEVICE_SHORTAGE_RUNS;
+  return DEVICE_SHORTAGE_AREA;
+}
+
 static void
 plan_grant (struct memory_device *device, struct device_plan *plan, size_t answer_cap) {
   const struct device_request *request = &plan->request;
@@ -113,11 +178,11 @@ plan_grant (struct memory_device *device, struct device_plan *plan, size_t answe
     return;
   }
   if (request->grant.hint == DOMYBS_HINT_SHARED || request->grant.hint == DOMYBS_HINT_REMOTE) {
-    answer_now (device, plan, DOMYBS_NO_TIER);
+    grant_nothing (device, plan, DOMYBS_NO_TIER, DEVICE_SHORTAGE_TIER);
     return;
   }
   if (wanted > left && all) {
-    answer_now (device, plan, DOMYBS_NO_VM_CAPACITY);
+    grant_nothing (device, plan, DOMYBS_NO_VM_CAPACITY, DEVICE_SHORTAGE_CAPACITY);
     return;
   }
   if (wanted > left)
@@ -125,8 +190,9 @@ plan_grant (struct memory_device *device, struct device_plan *plan, size_t answe
   plan->blocks = regions_choose (&device->regions, wanted, request->grant.area_start, request->grant.area_blocks,
                                  request->grant.flags & DOMYBS_GRANT_F_SECTION ? REGIONS_WHOLE : 0, plan->runs, max_runs,
                                  &plan->n_runs);
+  plan->shortage = shortage_of (device, plan, wanted, max_runs);
   if (plan->blocks == 0 || (all && plan->blocks < request->grant.blocks)) {
-    answer_now (device, plan, DOMYBS_NO_VM_CAPACITY);
+    grant_nothing (device, plan, DOMYBS_NO_VM_CAPACITY, plan->shortage);
     return;
   }
   plan->step = DEVICE_STEP_GRANT;
@@ -190,6 +256,7 @@ memory_device_plan (struct memory_device *device, const uint8_t *bytes, size_t n
   plan->refused_why = NULL;
   plan->n_runs = 0;
   plan->blocks = 0;
+  plan->shortage = DEVICE_SHORTAGE_NONE;
   plan->answer_bytes = 0;
   plan->step = DEVICE_STEP_ANSWER;
   device->counters.requests++;
@@ -309,6 +376,7 @@ forget_session (struct memory_device *device) {
   device->nonce = 0;
   device->last_id = 0;
   device->offer_wanted = false;
+  device->shortage = DEVICE_SHORTAGE_NONE;
   device->stats_known = 0;
 }
 
@@ -338,6 +406,7 @@ memory_device_finish (struct memory_device *device, struct device_plan *plan, en
     return;
   case DEVICE_STEP_GRANT:
     status = finish_grant (device, plan, outcome, blocks);
+    judge_grant (device, plan);
     break;
   case DEVICE_STEP_RELEASE:
     status = finish_release (device, plan, outcome);

@@ -37,8 +37,26 @@ struct memory_device_options {
   uint32_t numa_pxm;
 };
 
+/* Why a GRANT got less than it asked for. Where several limits are below what was asked for, it is the lowest: what has to be
+ * raised first. */
+enum device_shortage {
+  DEVICE_SHORTAGE_NONE,
+  DEVICE_SHORTAGE_CAPACITY,    /* the VM has all that it may have (max_blocks, or the usable window) */
+  DEVICE_SHORTAGE_AREA,        /* the part of the window, or the whole sections, that it asked for are not free */
+  DEVICE_SHORTAGE_RUNS,        /* free blocks are too scattered for one answer; asking again gets more */
+  DEVICE_SHORTAGE_TIER,        /* the tier of the hint does not exist */
+  DEVICE_SHORTAGE_HOST_LIMIT,  /* all VMs of the host together have what they may have */
+  DEVICE_SHORTAGE_HOST_MEMORY, /* the host itself is short of memory */
+  DEVICE_SHORTAGE_HOST_BUSY,   /* the host's account could not be asked just now */
+  DEVICE_SHORTAGE_POPULATE,    /* the host's kernel did not give the memory (populate mode) */
+};
+
+/* For people and programs: "capacity", "host-limit", …; NULL for NONE. */
+const char *device_shortage_name (enum device_shortage shortage);
+
 struct memory_device_counters { /* since start */
   uint64_t requests, refused, replayed, sessions;
+  uint64_t short_grants; /* GRANTs that got less than they asked for */
   uint64_t blocks_granted, blocks_released;
 };
 
@@ -58,6 +76,7 @@ struct memory_device {
   char driver[33];
   uint64_t last_id;
   bool offer_wanted; /* a grant was refused for the host's sake: tell the guest when that changes */
+  enum device_shortage shortage; /* of the session's last GRANT */
   struct memory_device_counters counters;
   uint64_t stats[32]; /* by tag, what the guest said last; bit `tag` of stats_known says whether it ever did */
   uint32_t stats_known;
@@ -79,6 +98,7 @@ struct device_plan {
   unsigned n_runs;
   struct block_run runs[DOMYBS_RUNS_MAX];
   uint64_t blocks; /* sum of runs */
+  enum device_shortage shortage; /* GRANT: why blocks is less than what was asked for */
   const char *refused_why; /* for the log, where the guest did wrong */
   size_t answer_bytes;
   uint8_t answer[DOMYBS_RESPONSE_BYTES_MAX]; /* DEVICE_STEP_ANSWER, or after finish */
@@ -100,8 +120,8 @@ enum device_outcome {
 };
 
 /* Carries the plan out in the books and makes the answer. blocks: how many the host had room for (GRANT), fewer than planned
- * means a partial grant. new_session: a random number ≠ 0 (NEW_SESSION). After a GRANT, plan->runs/blocks say what was granted
- * in the end: the caller returns the rest to the host's account. */
+ * means a partial grant, and the caller has put its reason into plan->shortage. new_session: a random number ≠ 0 (NEW_SESSION).
+ * After a GRANT, plan->runs/blocks say what was granted in the end: the caller returns the rest to the host's account. */
 void memory_device_finish (struct memory_device *device, struct device_plan *plan, enum device_outcome outcome, uint64_t blocks,
                            uint64_t new_session);
 

@@ -64,9 +64,8 @@ bool regions_take (struct regions *regions, uint64_t start, uint64_t count);
 /* Ends the grant of a run that is wholly granted; false (and nothing done) otherwise. */
 bool regions_give (struct regions *regions, uint64_t start, uint64_t count);
 
-/* Whether all, or any, blocks of a run are granted; a run outside of the usable window is not. */
-bool regions_all_granted (const struct regions *regions, uint64_t start, uint64_t count);
-bool regions_any_granted (const struct regions *regions, uint64_t start, uint64_t count);
+/* How many blocks of [start, + count) are granted; what lies outside of the window is not. */
+uint64_t regions_count (const struct regions *regions, uint64_t start, uint64_t count);
 
 /* The next maximal run of ungranted (or granted) blocks at or after *cursor, over the whole window; false at its end. */
 bool regions_next_run (const struct regions *regions, bool granted, uint64_t *cursor, struct block_run *ret_run);

@@ -53,10 +53,10 @@ enum vhu_request { /* front-end → back-end, those that we answer */
   VHU_GET_SHMEM_CONFIG = 44,
 };
 
-enum vhu_backend_request { /* back-end → front-end, on the backend channel */
-  VHU_BACKEND_CONFIG_CHANGE = 2,
-  VHU_BACKEND_SHMEM_MAP = 9,
-  VHU_BACKEND_SHMEM_UNMAP = 10,
+enum vhu_backend_request {                                /* back-end → front-end, on the backend channel */
+                           VHU_BACKEND_CONFIG_CHANGE = 2, /* not sent: QEMU 11.1 crashes */
+                           VHU_BACKEND_SHMEM_MAP = 9,
+                           VHU_BACKEND_SHMEM_UNMAP = 10,
 };
 
 enum vhu_protocol_feature { /* bit numbers */

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "device/backend.h"
+#include "device/guest-events.h"
+#include "device/host-room.h"
 #include "device/log-limit.h"
 #include "io/error.h"
-#include "io/host-memory.h"
+#include "io/source.h"
 #include "io/vhost-user-session.h"
 #include "io/window.h"
 
@@ -16,19 +18,16 @@
 #define MAP_TIMEOUT_MS 10000
 /* Requests in one turn of the main loop, so that a guest's flood leaves turns for the control socket and for audits. */
 #define REQUESTS_PER_TURN 64
-/* /proc/meminfo is read at most this often: reading it costs more than a grant does. */
-#define HOST_MEMORY_AGE_US (100 * 1000)
 /* How often a guest that was refused for the host's sake is offered another try, if there is room. */
 #define OFFER_INTERVAL_MS 1000
 
 struct Backend {
   struct memory_device device;
   GrantMode grant_mode;
-  uint64_t host_reserve_bytes;
   char *name;
   VhostUserDevice type;
   uint64_t shmem_bytes;
-  HostAccount *account;
+  HostRoom *room;
   Window *window; /* NULL before the first session */
   VhostUserSession *session;
   BackendGone gone;
@@ -41,32 +40,21 @@ struct Backend {
   struct device_plan plan;
   GSource *map_timeout;
 
-  struct domybs_event reclaim, offer, config; /* waiting for a buffer; type 0 = none */
+  GuestEvents events;
   GSource *audit_source, *offer_source;
-  uint64_t audit_bytes;
-  HostMemory host_memory;
-  gint64 host_memory_at; /* g_get_monotonic_time */
-  uint64_t promised_blocks; /* granted since then, less those released again: not in its figures yet */
-  LogLimit refused_log;
+  uint64_t connections, audit_bytes; /* since start */
+  BackendShortGrant short_grant;
+  gint64 stats_at; /* g_get_monotonic_time */
+  LogLimit refused_log, session_log, map_log;
+
+  BackendChanged changed; /* NULL: nobody watches */
+  gpointer changed_data;
 };
 
-static GSource *
-add_timeout (unsigned ms, GSourceFunc function, gpointer data) {
-  GSource *source = g_timeout_source_new (ms);
-  g_autoptr (GMainContext) context = g_main_context_ref_thread_default ();
-
-  g_source_set_callback (source, function, data, NULL);
-  g_source_attach (source, context);
-  return source;
-}
-
 static void
-clear_source (GSource **source) {
-  if (*source) {
-    g_source_destroy (*source);
-    g_source_unref (*source);
-  }
-  *source = NULL;
+tell_changed (Backend *backend) {
+  if (backend->changed)
+    backend->changed (backend->changed_data);
 }
 
 /* ---- window ---- */
@@ -84,7 +72,7 @@ void_grants (Backend *backend) {
   const struct block_run all = { 0, backend->device.options.window_blocks };
   g_autoptr (GError) error = NULL;
 
-  host_account_return (backend->account, backend->device.regions.granted);
+  host_room_give_back (backend->room, backend->device.regions.granted);
   memory_device_reset (&backend->device);
   if (backend->window && !window_punch (backend->window, &all, &error))
     g_warning ("%s: %s", backend->name, error->message);
@@ -106,6 +94,13 @@ answer (Backend *backend, struct virtqueue *vq, const struct virtqueue_chain *ch
   virtqueue_push (vq, chain->head, (uint32_t)written);
 }
 
+static void
+log_session (Backend *backend) {
+  if (log_limit_pass (&backend->session_log))
+    g_message ("%s: session with %s, sections of %u blocks", backend->name, backend->device.driver,
+               backend->device.regions.region_blocks);
+}
+
 static uint64_t
 random_session (void) {
   uint64_t session = 0;
@@ -123,7 +118,7 @@ finish_hello (Backend *backend, enum device_outcome outcome) {
   struct virtqueue *vq = vhost_user_session_queue (backend->session, DOMYBS_VQ_REQUEST);
   struct virtqueue_chain chain;
 
-  clear_source (&backend->map_timeout);
+  source_clear (&backend->map_timeout);
   backend->busy = FALSE;
   backend->map_on_its_way = FALSE;
   if (!vhost_user_session_queue_runs (backend->session, DOMYBS_VQ_REQUEST))
@@ -135,8 +130,8 @@ finish_hello (Backend *backend, enum device_outcome outcome) {
     }
     memory_device_finish (&backend->device, &backend->plan, outcome, 0, random_session ());
     if (outcome == DEVICE_DONE)
-      g_message ("%s: session with %s, sections of %u blocks", backend->name, backend->device.driver,
-                 backend->device.regions.region_blocks);
+      log_session (backend);
+    tell_changed (backend);
     answer (backend, vq, &chain, &backend->plan);
     vhost_user_session_signal (backend->session, DOMYBS_VQ_REQUEST);
   }
@@ -147,8 +142,9 @@ static gboolean
 on_map_timeout (gpointer data) {
   Backend *backend = data;
 
-  g_warning ("%s: the front-end did not map the window within %d ms", backend->name, MAP_TIMEOUT_MS);
-  clear_source (&backend->map_timeout);
+  if (log_limit_pass (&backend->map_log))
+    g_warning ("%s: the front-end did not map the window within %d ms", backend->name, MAP_TIMEOUT_MS);
+  source_clear (&backend->map_timeout);
   finish_hello (backend, DEVICE_FAILED);
   return G_SOURCE_REMOVE;
 }
@@ -160,7 +156,8 @@ on_map_answered (gpointer data, gboolean ok) {
   if (!ok) {
     backend->map_on_its_way = FALSE;
     if (backend->busy) {
-      g_warning ("%s: the front-end refused to map the window", backend->name);
+      if (log_limit_pass (&backend->map_log))
+        g_warning ("%s: the front-end refused to map the window", backend->name);
       finish_hello (backend, DEVICE_FAILED);
     }
     return;
@@ -192,40 +189,19 @@ begin_session (Backend *backend, enum device_outcome *ret_outcome) {
                                     window_map_bytes (backend->window), on_map_answered, &error)) {
       if (g_error_matches (error, DOMYBS_ERROR, DOMYBS_ERROR_IN_USE))
         *ret_outcome = DEVICE_RETRY;
-      g_warning ("%s: %s", backend->name, error->message);
+      if (log_limit_pass (&backend->map_log))
+        g_warning ("%s: %s", backend->name, error->message);
       g_clear_pointer (&backend->window, window_free);
       return TRUE;
     }
     backend->map_on_its_way = TRUE;
   }
   backend->busy = TRUE;
-  backend->map_timeout = add_timeout (MAP_TIMEOUT_MS, on_map_timeout, backend);
+  backend->map_timeout = source_timeout (MAP_TIMEOUT_MS, on_map_timeout, backend);
   return FALSE;
 }
 
 /* ---- grant and release ---- */
-
-/* How many blocks the host's free memory has room for, on top of what is kept back. */
-static uint64_t
-host_room_blocks (Backend *backend) {
-  const gint64 now = g_get_monotonic_time ();
-  uint64_t room;
-
-  if (backend->host_memory_at == 0 || now - backend->host_memory_at > HOST_MEMORY_AGE_US) {
-    g_autoptr (GError) error = NULL;
-
-    if (!host_memory_read (&backend->host_memory, &error)) {
-      g_warning ("%s: %s", backend->name, error->message);
-      return 0;
-    }
-    backend->host_memory_at = now;
-    backend->promised_blocks = 0;
-  }
-  if (backend->host_memory.available_bytes <= backend->host_reserve_bytes)
-    return 0;
-  room = (backend->host_memory.available_bytes - backend->host_reserve_bytes) >> DOMYBS_BLOCK_SHIFT;
-  return room - MIN (room, backend->promised_blocks);
-}
 
 static gboolean
 populate (Backend *backend, const struct device_plan *plan, uint64_t blocks) {
@@ -236,7 +212,8 @@ populate (Backend *backend, const struct device_plan *plan, uint64_t blocks) {
     g_autoptr (GError) error = NULL;
 
     if (!window_populate (backend->window, &run, &error)) {
-      g_warning ("%s: %s", backend->name, error->message);
+      if (log_limit_pass (&backend->refused_log))
+        g_warning ("%s: %s", backend->name, error->message);
       while (i-- > 0)
         window_punch (backend->window, &plan->runs[i], NULL);
       return FALSE;
@@ -248,19 +225,23 @@ populate (Backend *backend, const struct device_plan *plan, uint64_t blocks) {
 
 static void
 do_grant (Backend *backend, struct device_plan *plan) {
-  const uint64_t room = host_room_blocks (backend);
-  const uint64_t wanted = MIN (plan->blocks, room);
-  int64_t reserved = wanted ? host_account_reserve (backend->account, wanted) : 0;
-  enum device_outcome outcome = reserved < 0 ? DEVICE_RETRY : reserved == 0 ? DEVICE_NO_HOST_CAPACITY : DEVICE_DONE;
+  const bool all = plan->request.grant.flags & DOMYBS_GRANT_F_ALL;
+  enum device_shortage shortage;
+  const uint64_t taken = host_room_take (backend->room, plan->blocks, &shortage);
+  enum device_outcome outcome = DEVICE_DONE;
 
-  if ((plan->request.grant.flags & DOMYBS_GRANT_F_ALL) && reserved > 0 && (uint64_t)reserved < plan->blocks)
-    outcome = DEVICE_NO_HOST_CAPACITY; /* before anything is populated for nothing */
-  if (outcome == DEVICE_DONE && backend->grant_mode == GRANT_POPULATE && !populate (backend, plan, (uint64_t)reserved))
+  if (shortage == DEVICE_SHORTAGE_HOST_BUSY)
+    outcome = DEVICE_RETRY;
+  else if (taken == 0 || (all && taken < plan->blocks)) /* before anything is populated for nothing */
     outcome = DEVICE_NO_HOST_CAPACITY;
-  memory_device_finish (&backend->device, plan, outcome, reserved > 0 ? (uint64_t)reserved : 0, 0);
-  if (reserved > 0 && (uint64_t)reserved > plan->blocks)
-    host_account_return (backend->account, (uint64_t)reserved - plan->blocks);
-  backend->promised_blocks += plan->blocks;
+  else if (backend->grant_mode == GRANT_POPULATE && !populate (backend, plan, taken)) {
+    outcome = DEVICE_NO_HOST_CAPACITY;
+    shortage = DEVICE_SHORTAGE_POPULATE;
+  }
+  if (shortage != DEVICE_SHORTAGE_NONE)
+    plan->shortage = shortage; /* the host has less than the VM's own limits leave */
+  memory_device_finish (&backend->device, plan, outcome, taken, 0);
+  host_room_give_back (backend->room, taken - plan->blocks);
 }
 
 static void
@@ -272,15 +253,14 @@ do_release (Backend *backend, struct device_plan *plan) {
     g_autoptr (GError) error = NULL;
 
     if (!window_punch (backend->window, &plan->runs[i], &error)) {
-      g_warning ("%s: %s", backend->name, error->message);
+      if (log_limit_pass (&backend->refused_log))
+        g_warning ("%s: %s", backend->name, error->message);
       outcome = DEVICE_FAILED;
     }
   }
   memory_device_finish (&backend->device, plan, outcome, 0, 0);
-  if (outcome == DEVICE_DONE) {
-    host_account_return (backend->account, blocks);
-    backend->promised_blocks -= MIN (backend->promised_blocks, blocks);
-  }
+  if (outcome == DEVICE_DONE)
+    host_room_give_back (backend->room, blocks);
 }
 
 static void
@@ -291,8 +271,9 @@ do_end (Backend *backend, struct device_plan *plan) {
 
   memory_device_finish (&backend->device, plan, ok ? DEVICE_DONE : DEVICE_FAILED, 0, 0);
   if (ok)
-    host_account_return (backend->account, blocks);
-  g_message ("%s: the guest said good-bye", backend->name);
+    host_room_give_back (backend->room, blocks);
+  if (log_limit_pass (&backend->session_log))
+    g_message ("%s: the guest said good-bye", backend->name);
 }
 
 /* ---- request queue ---- */
@@ -302,6 +283,7 @@ static void
 handle_request (Backend *backend, struct virtqueue *vq, const struct virtqueue_chain *chain) {
   uint8_t bytes[DOMYBS_REQUEST_BYTES_MAX + 1]; /* one more, so that a longer request shows */
   const size_t n = virtqueue_chain_read (chain, 0, bytes, sizeof bytes);
+  const uint64_t short_grants = backend->device.counters.short_grants;
   struct device_plan *plan = &backend->plan;
   enum device_outcome outcome;
 
@@ -318,6 +300,8 @@ handle_request (Backend *backend, struct virtqueue *vq, const struct virtqueue_c
       return;
     }
     memory_device_finish (&backend->device, plan, outcome, 0, random_session ());
+    if (outcome == DEVICE_DONE)
+      log_session (backend);
     break;
   case DEVICE_STEP_GRANT:
     do_grant (backend, plan);
@@ -329,6 +313,11 @@ handle_request (Backend *backend, struct virtqueue *vq, const struct virtqueue_c
     do_end (backend, plan);
     break;
   }
+  if (backend->device.counters.short_grants != short_grants)
+    backend->short_grant
+        = (BackendShortGrant){ backend->device.shortage, plan->request.grant.blocks, plan->blocks, g_get_monotonic_time () };
+  if (plan->request.type == DOMYBS_REQ_STATS && !plan->refused_why)
+    backend->stats_at = g_get_monotonic_time ();
   answer (backend, vq, chain, plan);
 }
 
@@ -360,6 +349,7 @@ run_request_queue (Backend *backend) {
     if (!vhost_user_session_memory_is_sound (backend->session))
       return;
   }
+  tell_changed (backend);
   vhost_user_session_signal (backend->session, DOMYBS_VQ_REQUEST);
   if (left < 0 && !backend->busy)
     vhost_user_session_queue_again (backend->session, DOMYBS_VQ_REQUEST);
@@ -367,41 +357,9 @@ run_request_queue (Backend *backend) {
 
 /* ---- event queue ---- */
 
-/* Sends one event if the guest has given a buffer for it. */
-static gboolean
-send_event (Backend *backend, struct domybs_event *event) {
-  struct virtqueue *vq = vhost_user_session_queue (backend->session, DOMYBS_VQ_EVENT);
-  struct virtqueue_chain chain;
-  enum virtqueue_pop popped;
-
-  if (event->type == 0)
-    return TRUE;
-  popped = virtqueue_pop (vq, vhost_user_session_memory (backend->session), &chain);
-  if (popped != VIRTQUEUE_POP_CHAIN) {
-    virtqueue_enable_kicks (vq, true);
-    if (popped == VIRTQUEUE_POP_BROKEN)
-      vhost_user_session_queue_again (backend->session, DOMYBS_VQ_EVENT); /* logs it: no kick may have brought us here */
-    return FALSE;
-  }
-  if (chain.in_bytes < sizeof *event) {
-    virtqueue_push (vq, chain.head, 0);
-    vhost_user_session_queue_break (backend->session, DOMYBS_VQ_EVENT, "an event buffer without room for an event");
-    return FALSE;
-  }
-  event->session = GUINT64_TO_LE (backend->device.session);
-  event->generation = GUINT32_TO_LE (backend->device.generation);
-  virtqueue_push (vq, chain.head, (uint32_t)virtqueue_chain_write (&chain, event, sizeof *event));
-  memset (event, 0, sizeof *event);
-  return TRUE;
-}
-
 static void
 send_events (Backend *backend) {
-  if (!backend->session || !vhost_user_session_queue_runs (backend->session, DOMYBS_VQ_EVENT))
-    return;
-  if (send_event (backend, &backend->reclaim) && send_event (backend, &backend->config))
-    send_event (backend, &backend->offer);
-  vhost_user_session_signal (backend->session, DOMYBS_VQ_EVENT);
+  guest_events_send (&backend->events, backend->session, &backend->device);
 }
 
 static gboolean
@@ -410,9 +368,9 @@ on_offer (gpointer data) {
 
   if (!backend->device.offer_wanted || !backend->device.session)
     return G_SOURCE_CONTINUE;
-  if (host_room_blocks (backend) && host_account_used (backend->account) < host_account_limit (backend->account)) {
+  if (host_room_is_there (backend->room)) {
     backend->device.offer_wanted = false;
-    backend->offer = (struct domybs_event){ .type = GUINT16_TO_LE (DOMYBS_EVENT_OFFER) };
+    guest_events_offer (&backend->events);
     send_events (backend);
   }
   return G_SOURCE_CONTINUE;
@@ -447,9 +405,18 @@ on_queue_stop (gpointer data, unsigned queue) {
 
   if (queue != DOMYBS_VQ_REQUEST || !backend->busy)
     return;
-  clear_source (&backend->map_timeout);
+  source_clear (&backend->map_timeout);
   memory_device_drop (&backend->device, &backend->plan);
   backend->busy = FALSE;
+}
+
+static void
+guest_was_reset (Backend *backend) {
+  if (backend->device.session && log_limit_pass (&backend->session_log))
+    g_message ("%s: the guest was reset: %" G_GUINT64_FORMAT " blocks are back", backend->name,
+               backend->device.regions.granted);
+  void_grants (backend);
+  tell_changed (backend);
 }
 
 static void
@@ -462,20 +429,14 @@ on_memory_changed (gpointer data) {
       vhost_user_session_queue_again (backend->session, DOMYBS_VQ_REQUEST);
     return;
   }
-  if (backend->device.session && !window_is_mapped (backend)) {
-    g_message ("%s: the guest was reset: %" G_GUINT64_FORMAT " blocks are back", backend->name, backend->device.regions.granted);
-    void_grants (backend);
-  }
+  if (backend->device.session && !window_is_mapped (backend))
+    guest_was_reset (backend);
 }
 
 static void
 on_reset (gpointer data) {
-  Backend *backend = data;
-
-  on_queue_stop (backend, DOMYBS_VQ_REQUEST);
-  if (backend->device.session)
-    g_message ("%s: the guest was reset: %" G_GUINT64_FORMAT " blocks are back", backend->name, backend->device.regions.granted);
-  void_grants (backend);
+  on_queue_stop (data, DOMYBS_VQ_REQUEST);
+  guest_was_reset (data);
 }
 
 static void
@@ -486,18 +447,23 @@ on_closed (gpointer data, const char *why) {
     g_warning ("%s: connection closed: %s", backend->name, why);
   else
     g_message ("%s: the front-end has gone", backend->name);
-  clear_source (&backend->map_timeout);
+  source_clear (&backend->map_timeout);
   backend->busy = FALSE;
   backend->map_on_its_way = FALSE;
   backend->session = NULL; /* frees itself */
   void_grants (backend);
-  memset (&backend->reclaim, 0, sizeof backend->reclaim);
-  memset (&backend->offer, 0, sizeof backend->offer);
-  memset (&backend->config, 0, sizeof backend->config);
+  guest_events_clear (&backend->events);
+  tell_changed (backend);
   backend->gone (backend->gone_data, why);
 }
 
 /* ---- public ---- */
+
+void
+backend_watch (Backend *backend, BackendChanged changed, gpointer data) {
+  backend->changed = changed;
+  backend->changed_data = data;
+}
 
 gboolean
 backend_connect (Backend *backend, int fd, BackendGone gone, gpointer data) {
@@ -508,17 +474,21 @@ backend_connect (Backend *backend, int fd, BackendGone gone, gpointer data) {
   backend->gone = gone;
   backend->gone_data = data;
   backend->session = vhost_user_session_new (fd, &backend->type, backend);
+  backend->connections++;
+  tell_changed (backend);
   return TRUE;
 }
 
 uint64_t
 backend_set_target (Backend *backend, gboolean have_target, uint64_t blocks) {
-  if (memory_device_set_target (&backend->device, have_target, blocks) && backend->session) {
-    /* Both ways: the interrupt makes a driver re-read config space, the event reaches one whose front-end has no channel. */
-    backend->config = (struct domybs_event){ .type = GUINT16_TO_LE (DOMYBS_EVENT_CONFIG) };
-    vhost_user_session_config_changed (backend->session);
+  /* An event, and no configuration interrupt: QEMU crashes when it is asked for one (CONFIG_CHANGE) while the device is not
+   * started, and may stop the device at the moment at which we ask. A driver without a session reads config space when it has
+   * one: the generation in its first answer differs. */
+  if (memory_device_set_target (&backend->device, have_target, blocks) && backend->device.session) {
+    guest_events_config (&backend->events);
     send_events (backend);
   }
+  tell_changed (backend);
   return backend->device.options.target_blocks;
 }
 
@@ -526,11 +496,7 @@ gboolean
 backend_reclaim (Backend *backend, uint64_t blocks, uint32_t deadline_ms) {
   if (!backend->device.session)
     return FALSE;
-  backend->reclaim = (struct domybs_event){
-    .type = GUINT16_TO_LE (DOMYBS_EVENT_RECLAIM),
-    .deadline_ms = GUINT32_TO_LE (deadline_ms),
-    .blocks = GUINT64_TO_LE (blocks),
-  };
+  guest_events_reclaim (&backend->events, blocks, deadline_ms);
   send_events (backend);
   return TRUE;
 }
@@ -546,6 +512,8 @@ backend_audit (Backend *backend) {
   if (bytes && log_limit_pass (&backend->refused_log))
     g_warning ("%s: the guest touched %" G_GUINT64_FORMAT " KiB that it was not granted; they were taken back", backend->name,
                bytes / 1024);
+  if (bytes)
+    tell_changed (backend);
   return bytes;
 }
 
@@ -560,13 +528,22 @@ backend_state (Backend *backend, BackendState *ret_state) {
   *ret_state = (BackendState){
     .device = &backend->device,
     .connected = backend->session != NULL,
+    .connections = backend->connections,
     .window_mapped = window_is_mapped (backend),
     .window_bytes_used = backend->window ? window_bytes (backend->window) : 0,
     .window_fd = backend->window ? window_fd (backend->window) : -1,
     .audit_bytes = backend->audit_bytes,
-    .host_used_blocks = host_account_used (backend->account),
-    .host_limit_blocks = host_account_limit (backend->account),
+    .host_limit_blocks = host_room_limit (backend->room),
+    .host_reserve_bytes = host_room_reserve_bytes (backend->room),
+    .name = backend->name,
+    .short_grant = &backend->short_grant,
+    .stats_at = backend->stats_at,
   };
+}
+
+uint64_t
+backend_host_used_blocks (Backend *backend) {
+  return host_room_used (backend->room);
 }
 
 Backend *
@@ -582,9 +559,8 @@ backend_new (const BackendOptions *options, HostAccount *account, GError **error
     return NULL;
   }
   backend->grant_mode = options->grant_mode;
-  backend->host_reserve_bytes = options->host_reserve_bytes;
   backend->name = g_strdup (options->name);
-  backend->account = g_steal_pointer (&owned);
+  backend->room = host_room_new (g_steal_pointer (&owned), options->host_reserve_bytes, backend->name);
   backend->shmem_bytes = options->device.window_blocks << DOMYBS_BLOCK_SHIFT;
   backend->type = (VhostUserDevice){
     .name = backend->name,
@@ -601,20 +577,20 @@ backend_new (const BackendOptions *options, HostAccount *account, GError **error
     .closed = on_closed,
   };
   if (options->audit_interval_ms)
-    backend->audit_source = add_timeout (options->audit_interval_ms, on_audit, backend);
-  backend->offer_source = add_timeout (OFFER_INTERVAL_MS, on_offer, backend);
+    backend->audit_source = source_timeout (options->audit_interval_ms, on_audit, backend);
+  backend->offer_source = source_timeout (OFFER_INTERVAL_MS, on_offer, backend);
   return backend;
 }
 
 void
 backend_free (Backend *backend) {
-  clear_source (&backend->map_timeout);
-  clear_source (&backend->audit_source);
-  clear_source (&backend->offer_source);
+  source_clear (&backend->map_timeout);
+  source_clear (&backend->audit_source);
+  source_clear (&backend->offer_source);
   g_clear_pointer (&backend->session, vhost_user_session_free);
   void_grants (backend);
   g_clear_pointer (&backend->window, window_free);
-  host_account_free (backend->account);
+  host_room_free (backend->room);
   memory_device_clear (&backend->device);
   g_free (backend->name);
   g_free (backend);

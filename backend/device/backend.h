@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The memory device of one VM: core/memory-device's decisions, carried out on a window, the host's account and a vhost-user
+ * The memory device of one VM: core/memory-device's decisions, carried out on a window, the host's room and a vhost-user
  * session. Everything runs on one thread, in the thread-default main context.
  */
 #ifndef DOMYBS_DEVICE_BACKEND_H
@@ -48,16 +48,36 @@ gboolean backend_reclaim (Backend *backend, uint64_t blocks, uint32_t deadline_m
 /* Punches what is backed without a grant, now. Returns bytes. */
 uint64_t backend_audit (Backend *backend);
 
+typedef struct { /* a GRANT that got less than it asked for */
+  enum device_shortage reason;
+  uint64_t asked_blocks, got_blocks;
+  gint64 at; /* g_get_monotonic_time; 0: there was none yet */
+} BackendShortGrant;
+
 typedef struct {
-  const struct memory_device *device;
+  const struct memory_device *device; /* device->shortage: whether the session's last GRANT was a short one */
+  const char *name;
   gboolean connected;
+  uint64_t connections;   /* since start */
   gboolean window_mapped; /* the guest can reach the window */
   uint64_t window_bytes_used; /* st_blocks of the memfd */
   int window_fd; /* -1: none */
   uint64_t audit_bytes; /* punched by audits since start */
-  uint64_t host_used_blocks, host_limit_blocks;
+  uint64_t host_limit_blocks, host_reserve_bytes;
+  const BackendShortGrant *short_grant; /* the last one since start */
+  gint64 stats_at; /* g_get_monotonic_time: when the guest last sent STATS; it means something when device->stats_known */
 } BackendState;
 
+/* The pointers in it are the back-end's. */
 void backend_state (Backend *backend, BackendState *ret_state);
+
+/* Blocks of all back-ends of this host. May wait for some milliseconds (io/host-account). */
+uint64_t backend_host_used_blocks (Backend *backend);
+
+/* Something that backend_state shows may have changed. Called in the middle of the device's work: note it and return. */
+typedef void (*BackendChanged) (gpointer data);
+
+/* There is one watcher at most; changed NULL ends it. */
+void backend_watch (Backend *backend, BackendChanged changed, gpointer data);
 
 #endif

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "device/commands.h"
+#include "device/json-members.h"
 #include "io/error.h"
 
 #include <string.h>
 #include <unistd.h>
 
-typedef JsonNode *(*CommandFunction) (Backend *backend, JsonObject *arguments, GError **error);
+/* Cells in the answer to `blocks`: the most keeps that answer well below what a client may leave unread
+ * (CONTROL_OUT_BYTES_MAX). */
+#define BLOCKS_CELLS_DEFAULT 64
+#define BLOCKS_CELLS_MAX 4096
+
+typedef JsonNode *(*CommandFunction) (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error);
 
 struct command {
   const char *name;
@@ -15,9 +21,9 @@ struct command {
 
 /* ---- reading arguments ---- */
 
-/* Reads a whole number ≥ 0. FALSE with error when it is missing or something else. */
+/* Reads a whole number between min and max. FALSE with error when it is missing or something else. */
 static gboolean
-get_count (JsonObject *arguments, const char *name, guint64 max, guint64 *ret_value, GError **error) {
+get_count (JsonObject *arguments, const char *name, guint64 min, guint64 max, guint64 *ret_value, GError **error) {
   JsonNode *node = json_object_get_member (arguments, name);
   gint64 value;
 
@@ -26,8 +32,9 @@ get_count (JsonObject *arguments, const char *name, guint64 max, guint64 *ret_va
     return FALSE;
   }
   value = json_node_get_int (node);
-  if (value < 0 || (guint64)value > max) {
-    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE, "argument '%s' must be between 0 and %" G_GUINT64_FORMAT, name, max);
+  if (value < 0 || (guint64)value < min || (guint64)value > max) {
+    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE,
+                 "argument '%s' must be between %" G_GUINT64_FORMAT " and %" G_GUINT64_FORMAT, name, min, max);
     return FALSE;
   }
   *ret_value = (guint64)value;
@@ -36,16 +43,9 @@ get_count (JsonObject *arguments, const char *name, guint64 max, guint64 *ret_va
 
 /* ---- status ---- */
 
-static void
-add_int (JsonBuilder *builder, const char *name, guint64 value) {
-  json_builder_set_member_name (builder, name);
-  json_builder_add_int_value (builder, (gint64)MIN (value, (guint64)G_MAXINT64));
-}
-
-static void
-add_bool (JsonBuilder *builder, const char *name, gboolean value) {
-  json_builder_set_member_name (builder, name);
-  json_builder_add_boolean_value (builder, value);
+static guint64
+ms_since (gint64 monotonic_time) {
+  return (guint64)MAX (g_get_monotonic_time () - monotonic_time, 0) / 1000;
 }
 
 static const char *const stat_names[] = {
@@ -69,8 +69,7 @@ add_guest (JsonBuilder *builder, const struct memory_device *device) {
   json_builder_set_member_name (builder, "guest");
   json_builder_begin_object (builder);
   if (device->session) {
-    json_builder_set_member_name (builder, "driver");
-    json_builder_add_string_value (builder, device->driver); /* printable ASCII, checked by the codec */
+    add_string (builder, "driver", device->driver); /* printable ASCII, checked by the codec */
     add_int (builder, "section-blocks", device->regions.region_blocks);
   }
   for (unsigned tag = 0; tag < G_N_ELEMENTS (stat_names); tag++)
@@ -79,26 +78,37 @@ add_guest (JsonBuilder *builder, const struct memory_device *device) {
   json_builder_end_object (builder);
 }
 
+/* Why the session's last GRANT got less than it asked for, if it did. */
+static void
+add_refusal (JsonBuilder *builder, const BackendState *state) {
+  if (state->device->shortage == DEVICE_SHORTAGE_NONE) {
+    add_null (builder, "refused-reason");
+    add_null (builder, "refused-age-ms");
+    return;
+  }
+  add_string (builder, "refused-reason", device_shortage_name (state->device->shortage));
+  add_int (builder, "refused-age-ms", ms_since (state->short_grant->at));
+}
+
 static JsonNode *
-run_status (Backend *backend, JsonObject *arguments, GError **error) {
+run_status (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
   g_autoptr (JsonBuilder) builder = json_builder_new ();
   const struct memory_device *device;
   BackendState state;
 
-  backend_state (backend, &state);
+  backend_state (op->backend, &state);
   device = state.device;
   json_builder_begin_object (builder);
+  add_string (builder, "name", state.name);
+  add_int (builder, "pid", (guint64)getpid ());
   add_int (builder, "block-bytes", DOMYBS_BLOCK_BYTES);
   add_int (builder, "window-blocks", device->options.window_blocks);
   add_int (builder, "max-blocks", device->options.max_blocks);
-  json_builder_set_member_name (builder, "target-blocks");
-  if (device->options.have_target)
-    json_builder_add_int_value (builder, (gint64)device->options.target_blocks);
-  else
-    json_builder_add_null_value (builder);
+  add_int_or_null (builder, "target-blocks", device->options.have_target, device->options.target_blocks);
   add_int (builder, "granted-blocks", device->regions.granted);
   add_int (builder, "fragmentation-permille", regions_fragmentation (&device->regions));
   add_bool (builder, "connected", state.connected);
+  add_int (builder, "connections", state.connections);
   add_bool (builder, "window-mapped", state.window_mapped);
   add_bool (builder, "session", device->session != 0);
   add_int (builder, "generation", device->generation);
@@ -106,20 +116,52 @@ run_status (Backend *backend, JsonObject *arguments, GError **error) {
   if (state.window_fd >= 0) {
     g_autofree char *path = g_strdup_printf ("/proc/%d/fd/%d", getpid (), state.window_fd);
 
-    json_builder_set_member_name (builder, "memfd-path");
-    json_builder_add_string_value (builder, path);
+    add_string (builder, "memfd-path", path);
   }
   add_int (builder, "audit-punched-bytes", state.audit_bytes);
   add_int (builder, "audit-punched-blocks", (state.audit_bytes + DOMYBS_BLOCK_BYTES - 1) / DOMYBS_BLOCK_BYTES);
-  add_int (builder, "host-used-blocks", state.host_used_blocks);
+  add_int (builder, "host-used-blocks", backend_host_used_blocks (op->backend));
   add_int (builder, "host-limit-blocks", state.host_limit_blocks);
+  add_int (builder, "host-reserve-bytes", state.host_reserve_bytes);
+  add_refusal (builder, &state);
   add_int (builder, "requests", device->counters.requests);
   add_int (builder, "requests-refused", device->counters.refused);
   add_int (builder, "requests-replayed", device->counters.replayed);
+  add_int (builder, "grants-short", device->counters.short_grants);
   add_int (builder, "sessions", device->counters.sessions);
   add_int (builder, "blocks-granted-total", device->counters.blocks_granted);
   add_int (builder, "blocks-released-total", device->counters.blocks_released);
+  add_int_or_null (builder, "stats-age-ms", device->stats_known != 0, ms_since (state.stats_at));
   add_guest (builder, device);
+  json_builder_end_object (builder);
+  return json_builder_get_root (builder);
+}
+
+/* ---- blocks ---- */
+
+static JsonNode *
+run_blocks (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
+  g_autoptr (JsonBuilder) builder = json_builder_new ();
+  guint64 cells = BLOCKS_CELLS_DEFAULT, window, cell;
+  const struct regions *regions;
+  BackendState state;
+
+  if (json_object_has_member (arguments, "cells") && !get_count (arguments, "cells", 1, BLOCKS_CELLS_MAX, &cells, error))
+    return NULL;
+  backend_state (op->backend, &state);
+  regions = &state.device->regions;
+  window = regions->n_blocks;
+  cell = (window + cells - 1) / cells;
+  json_builder_begin_object (builder);
+  add_int (builder, "window-blocks", window);
+  add_int (builder, "usable-blocks", regions->usable_blocks);
+  add_int (builder, "block-bytes", DOMYBS_BLOCK_BYTES);
+  add_int (builder, "cell-blocks", cell);
+  json_builder_set_member_name (builder, "granted");
+  json_builder_begin_array (builder);
+  for (guint64 start = 0; start < window; start += cell)
+    json_builder_add_int_value (builder, (gint64)regions_count (regions, start, cell));
+  json_builder_end_array (builder);
   json_builder_end_object (builder);
   return json_builder_get_root (builder);
 }
@@ -137,25 +179,26 @@ one_int (const char *name, guint64 value) {
 }
 
 static JsonNode *
-run_set_target (Backend *backend, JsonObject *arguments, GError **error) {
+run_set_target (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
   guint64 blocks = 0;
   JsonNode *node = json_object_get_member (arguments, "blocks");
   const gboolean by_pressure = node && JSON_NODE_HOLDS_NULL (node);
 
-  if (!by_pressure && !get_count (arguments, "blocks", G_MAXINT64, &blocks, error))
+  if (!by_pressure && !get_count (arguments, "blocks", 0, G_MAXINT64, &blocks, error))
     return NULL;
-  return one_int ("target-blocks", backend_set_target (backend, !by_pressure, blocks));
+  return one_int ("target-blocks", backend_set_target (op->backend, !by_pressure, blocks));
 }
 
 static JsonNode *
-run_reclaim (Backend *backend, JsonObject *arguments, GError **error) {
+run_reclaim (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
   guint64 blocks, deadline_ms = 10000;
 
-  if (!get_count (arguments, "blocks", G_MAXINT64, &blocks, error))
+  if (!get_count (arguments, "blocks", 0, G_MAXINT64, &blocks, error))
     return NULL;
-  if (json_object_has_member (arguments, "deadline-ms") && !get_count (arguments, "deadline-ms", G_MAXUINT32, &deadline_ms, error))
+  if (json_object_has_member (arguments, "deadline-ms")
+      && !get_count (arguments, "deadline-ms", 0, G_MAXUINT32, &deadline_ms, error))
     return NULL;
-  if (!backend_reclaim (backend, blocks, (uint32_t)deadline_ms)) {
+  if (!backend_reclaim (op->backend, blocks, (uint32_t)deadline_ms)) {
     g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_FAILED,
                  "no guest driver is listening; load virtio_domybs in the guest and try again");
     return NULL;
@@ -164,27 +207,44 @@ run_reclaim (Backend *backend, JsonObject *arguments, GError **error) {
 }
 
 static JsonNode *
-run_audit (Backend *backend, JsonObject *arguments, GError **error) {
-  return one_int ("punched-bytes", backend_audit (backend));
+run_audit (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
+  return one_int ("punched-bytes", backend_audit (op->backend));
 }
 
 static JsonNode *
-run_version (Backend *backend, JsonObject *arguments, GError **error) {
+run_version (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
   g_autoptr (JsonBuilder) builder = json_builder_new ();
 
   json_builder_begin_object (builder);
-  json_builder_set_member_name (builder, "version");
-  json_builder_add_string_value (builder, DOMYBS_VERSION);
+  add_string (builder, "version", DOMYBS_VERSION);
   add_int (builder, "abi-version", DOMYBS_ABI_VERSION);
+  json_builder_end_object (builder);
+  return json_builder_get_root (builder);
+}
+
+static JsonNode *
+run_subscribe (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
+  g_autoptr (JsonBuilder) builder = json_builder_new ();
+  JsonNode *node = json_object_get_member (arguments, "events");
+
+  if (!node || !JSON_NODE_HOLDS_ARRAY (node)) {
+    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE, "argument 'events' must be an array of names");
+    return NULL;
+  }
+  if (!monitor_subscribe (op->monitor, client, json_node_get_array (node), error))
+    return NULL;
+  json_builder_begin_object (builder);
   json_builder_end_object (builder);
   return json_builder_get_root (builder);
 }
 
 static const struct command commands[] = {
   { "status", run_status, { NULL } },
+  { "blocks", run_blocks, { "cells", NULL } },
   { "set-target", run_set_target, { "blocks", NULL } },
   { "reclaim", run_reclaim, { "blocks", "deadline-ms", NULL } },
   { "audit", run_audit, { NULL } },
+  { "subscribe", run_subscribe, { "events", NULL } },
   { "version", run_version, { NULL } },
 };
 
@@ -197,8 +257,8 @@ knows_argument (const struct command *command, const char *name) {
 }
 
 JsonNode *
-backend_command (gpointer data, const char *command, JsonObject *arguments, GError **error) {
-  Backend *backend = data;
+backend_command (gpointer data, ControlClient *client, const char *command, JsonObject *arguments, GError **error) {
+  const Operator *op = data;
 
   for (unsigned i = 0; i < G_N_ELEMENTS (commands); i++) {
     JsonObjectIter iter;
@@ -212,9 +272,9 @@ backend_command (gpointer data, const char *command, JsonObject *arguments, GErr
         g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE, "command '%s' has no argument '%s'", command, name);
         return NULL;
       }
-    return commands[i].run (backend, arguments, error);
+    return commands[i].run (op, client, arguments, error);
   }
-  g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE, "unknown command '%s'; there are: status, set-target, reclaim, audit, version",
-               command);
+  g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE,
+               "unknown command '%s'; there are: status, blocks, set-target, reclaim, audit, subscribe, version", command);
   return NULL;
 }

@@ -3,10 +3,15 @@
 #ifndef DOMYBS_DEVICE_COMMANDS_H
 #define DOMYBS_DEVICE_COMMANDS_H
 
-#include "device/backend.h"
-#include "io/control-server.h"
+#include "device/monitor.h"
 
-/* A ControlHandler; data is the Backend. */
-JsonNode *backend_command (gpointer data, const char *command, JsonObject *arguments, GError **error);
+/* What the commands work on. */
+typedef struct {
+  Backend *backend;
+  Monitor *monitor;
+} Operator;
+
+/* A ControlHandler; data is an Operator. */
+JsonNode *backend_command (gpointer data, ControlClient *client, const char *command, JsonObject *arguments, GError **error);
 
 #endif

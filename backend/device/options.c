@@ -4,16 +4,22 @@
 #include "io/error.h"
 #include "io/host-memory.h"
 
+#include <errno.h>
+#include <grp.h>
 #include <string.h>
+#include <unistd.h>
 
 #define WINDOW_DEFAULT_BYTES (16ull << 30)
 /* A grow step under pressure: one section of a small guest. */
 #define GROW_MIN_DEFAULT_BYTES (128ull << 20)
 #define AUDIT_INTERVAL_DEFAULT_MS 1000
+#define NAME_BYTES_MAX 255
+/* An entry of the group database that is larger than this is broken. */
+#define GROUP_ENTRY_BYTES_MAX (1u << 20)
 
 /* What the command line says, before it is understood. */
 struct raw {
-  char *window, *local_max, *grant, *host_limit, *host_reserve, *grow_min, *target, *name;
+  char *window, *local_max, *grant, *host_limit, *host_reserve, *grow_min, *target, *name, *socket_group, *socket_mode;
   int numa_node, audit_interval_ms;
   gboolean standalone;
 };
@@ -51,6 +57,75 @@ get_blocks (const char *option, const char *text, uint64_t fallback_blocks, uint
   if (bytes % DOMYBS_BLOCK_BYTES)
     return usage (error, "--%s: '%s' is not a multiple of 2M, the size of a block", option, text);
   *ret_blocks = bytes >> DOMYBS_BLOCK_SHIFT;
+  return TRUE;
+}
+
+/* A group's name, or its number: the number need not have a name on this host. */
+static gboolean
+get_group (const char *text, gid_t *ret_group, GError **error) {
+  g_autofree char *buffer = NULL;
+  struct group entry, *found = NULL;
+  guint64 number;
+  int result;
+
+  *ret_group = LISTEN_GROUP_UNCHANGED;
+  if (!text)
+    return TRUE;
+  for (size_t n = 1024;; n *= 2) { /* a group of many members needs more */
+    buffer = g_realloc (buffer, n);
+    result = getgrnam_r (text, &entry, buffer, n, &found);
+    if (result != ERANGE || n > GROUP_ENTRY_BYTES_MAX)
+      break;
+  }
+  if (result == 0 && found)
+    *ret_group = found->gr_gid;
+  else if (g_ascii_isdigit (text[0]) && g_ascii_string_to_unsigned (text, 10, 0, G_MAXUINT32 - 1, &number, NULL))
+    *ret_group = (gid_t)number;
+  else
+    return usage (error, "--socket-group: there is no group '%s' on this host; see 'getent group'", text);
+  return TRUE;
+}
+
+static gboolean
+get_mode (const char *text, int *ret_mode, GError **error) {
+  guint64 number;
+
+  *ret_mode = LISTEN_MODE_UMASK;
+  if (!text)
+    return TRUE;
+  if (!g_ascii_isdigit (text[0]) || !g_ascii_string_to_unsigned (text, 8, 0, 0777, &number, NULL))
+    return usage (error, "--socket-mode: '%s' is not an octal mode from 0 to 777; write for example 0660", text);
+  *ret_mode = (int)number;
+  return TRUE;
+}
+
+/* The name goes into logs and answers: it must be text, on one line, of bounded length. */
+static gboolean
+is_good_name (const char *name) {
+  if (!*name || strlen (name) > NAME_BYTES_MAX || !g_utf8_validate (name, -1, NULL))
+    return FALSE;
+  for (const char *p = name; *p; p = g_utf8_next_char (p))
+    if (!g_unichar_isprint (g_utf8_get_char (p)))
+      return FALSE;
+  return TRUE;
+}
+
+static gboolean
+get_name (const char *text, Options *options, GError **error) {
+  g_autofree char *name = NULL;
+
+  if (text && !is_good_name (text))
+    return usage (error, "--name must be printable text of 1 to %d bytes", NAME_BYTES_MAX);
+  if (text)
+    name = g_strdup (text);
+  else if (options->socket_path)
+    name = g_path_get_basename (options->socket_path);
+  if (name && is_good_name (name))
+    options->backend.name = g_steal_pointer (&name);
+  else if (options->fd < 0)
+    options->backend.name = g_strdup_printf ("pid-%d", (int)getpid ());
+  else
+    options->backend.name = g_strdup_printf ("fd-%d", options->fd);
   return TRUE;
 }
 
@@ -98,17 +173,16 @@ understand (const struct raw *raw, Options *options, GError **error) {
     return usage (error, "--socket-path or --fd is needed; see --help");
   if (options->socket_path && options->fd >= 0)
     return usage (error, "--socket-path and --fd can't be used together");
+  if (!options->socket_path && (raw->socket_group || raw->socket_mode))
+    return usage (error, "--socket-group and --socket-mode are for --socket-path; an inherited socket has its rights already");
+  if (!get_group (raw->socket_group, &options->socket_rights.group, error)
+      || !get_mode (raw->socket_mode, &options->socket_rights.mode, error))
+    return FALSE;
   if (!options->host_account_path)
     options->host_account_path = g_strdup (HOST_ACCOUNT_PATH);
   if (strcmp (options->host_account_path, "none") == 0)
     g_clear_pointer (&options->host_account_path, g_free);
-  if (raw->name)
-    options->backend.name = g_strdup (raw->name);
-  else if (options->socket_path)
-    options->backend.name = g_path_get_basename (options->socket_path);
-  else
-    options->backend.name = g_strdup_printf ("fd-%d", options->fd);
-  return TRUE;
+  return get_name (raw->name, options, error);
 }
 
 Options *
@@ -117,6 +191,8 @@ options_parse (int *argc, char ***argv, GError **error) {
   struct raw raw = { .numa_node = -1, .audit_interval_ms = AUDIT_INTERVAL_DEFAULT_MS };
   const GOptionEntry entries[] = {
     { "socket-path", 0, 0, G_OPTION_ARG_FILENAME, &options->socket_path, "Listen for QEMU at this unix socket", "PATH" },
+    { "socket-group", 0, 0, G_OPTION_ARG_STRING, &raw.socket_group, "Give that socket to this group (unchanged)", "GROUP" },
+    { "socket-mode", 0, 0, G_OPTION_ARG_STRING, &raw.socket_mode, "Its mode, octal, for example 0660 (by the umask)", "MODE" },
     { "fd", 0, 0, G_OPTION_ARG_INT, &options->fd, "Use this inherited socket (listening or connected) instead", "N" },
     { "control-path", 0, 0, G_OPTION_ARG_FILENAME, &options->control_path, "Take commands (JSON lines) at this unix socket", "PATH" },
     { "name", 0, 0, G_OPTION_ARG_STRING, &raw.name, "The VM's name, for logs and the host's account", "NAME" },
@@ -156,6 +232,8 @@ options_parse (int *argc, char ***argv, GError **error) {
   g_free (raw.grow_min);
   g_free (raw.target);
   g_free (raw.name);
+  g_free (raw.socket_group);
+  g_free (raw.socket_mode);
   return ok ? g_steal_pointer (&options) : NULL;
 }
 

@@ -4,9 +4,11 @@
 #define DOMYBS_DEVICE_OPTIONS_H
 
 #include "device/backend.h"
+#include "io/listen.h"
 
 typedef struct {
   char *socket_path; /* NULL with fd */
+  ListenRights socket_rights;
   int fd;            /* -1 with socket_path */
   char *control_path;
   char *host_account_path; /* NULL: no account shared with others */

@@ -127,6 +127,8 @@ server_run (const Options *options, GError **error) {
   struct server server = { .listen_fd = -1, .waiting_fd = -1, .once = options->once };
   g_autoptr (ControlServer) control = NULL;
   g_autoptr (Backend) backend = NULL;
+  g_autoptr (Monitor) monitor = NULL;
+  Operator op = { 0 };
   g_autoptr (GMainLoop) loop = g_main_loop_new (NULL, FALSE);
   HostAccount *account;
   guint term, interrupt, accepting = 0;
@@ -142,12 +144,14 @@ server_run (const Options *options, GError **error) {
   server.loop = loop;
   server.backend = backend;
   if (options->control_path) {
-    control = control_server_new (options->control_path, "domybs-backend", backend_command, backend, error);
+    control = control_server_new (options->control_path, "domybs-backend", backend_command, &op, error);
     if (!control)
       return FALSE;
+    monitor = monitor_new (backend, control);
+    op = (Operator){ backend, monitor };
   }
   if (options->socket_path) {
-    server.listen_fd = listen_unix (options->socket_path, error);
+    server.listen_fd = listen_unix (options->socket_path, &options->socket_rights, error);
     if (server.listen_fd < 0)
       return FALSE;
   } else if (!use_fd (&server, options->fd, error)) {

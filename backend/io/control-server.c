@@ -2,9 +2,9 @@
 #include "io/control-server.h"
 #include "io/error.h"
 #include "io/listen.h"
+#include "io/source.h"
 
 #include <errno.h>
-#include <glib-unix.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -15,60 +15,43 @@ struct ControlServer {
   char *greeting;
   GSource *source;
   GMainContext *context;
-  GPtrArray *clients; /* of struct client */
+  GPtrArray *clients; /* of ControlClient */
   ControlHandler handler;
   gpointer data;
 };
 
-struct client {
+struct ControlClient {
   ControlServer *server;
   int fd;
   GSource *source;
   GSource *out_source;
   GByteArray *out;
+  unsigned events; /* subscribed */
   size_t in_bytes;
   char in[CONTROL_LINE_BYTES_MAX];
 };
 
 static void
-clear_source (GSource **source) {
-  if (*source) {
-    g_source_destroy (*source);
-    g_source_unref (*source);
-  }
-  *source = NULL;
-}
-
-static void
 client_free (gpointer data) {
-  struct client *client = data;
+  ControlClient *client = data;
 
-  clear_source (&client->source);
-  clear_source (&client->out_source);
+  source_clear (&client->source);
+  source_clear (&client->out_source);
   g_byte_array_unref (client->out);
   close (client->fd);
   g_free (client);
 }
 
 static void
-drop (struct client *client) {
+drop (ControlClient *client) {
   g_ptr_array_remove_fast (client->server->clients, client);
-}
-
-static GSource *
-watch (ControlServer *server, int fd, GIOCondition condition, GUnixFDSourceFunc function, gpointer data) {
-  GSource *source = g_unix_fd_source_new (fd, condition);
-
-  g_source_set_callback (source, G_SOURCE_FUNC (function), data, NULL);
-  g_source_attach (source, server->context);
-  return source;
 }
 
 /* ---- answers ---- */
 
 static gboolean
 on_writable (gint fd, GIOCondition condition, gpointer data) {
-  struct client *client = data;
+  ControlClient *client = data;
   const ssize_t n = send (fd, client->out->data, client->out->len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
   if (n < 0 && errno != EAGAIN && errno != EINTR) {
@@ -79,13 +62,13 @@ on_writable (gint fd, GIOCondition condition, gpointer data) {
     g_byte_array_remove_range (client->out, 0, (guint)n);
   if (client->out->len)
     return G_SOURCE_CONTINUE;
-  clear_source (&client->out_source);
+  source_clear (&client->out_source);
   return G_SOURCE_REMOVE;
 }
 
 /* Sends text and a newline. FALSE: the client does not read; it is to be dropped. */
 static gboolean
-send_line (struct client *client, const char *text) {
+send_line (ControlClient *client, const char *text) {
   const size_t n = strlen (text);
 
   if (client->out->len + n + 1 > CONTROL_OUT_BYTES_MAX)
@@ -93,7 +76,7 @@ send_line (struct client *client, const char *text) {
   g_byte_array_append (client->out, (const guint8 *)text, (guint)n);
   g_byte_array_append (client->out, (const guint8 *)"\n", 1);
   if (!client->out_source)
-    client->out_source = watch (client->server, client->fd, G_IO_OUT, on_writable, client);
+    client->out_source = source_fd (client->server->context, client->fd, G_IO_OUT, on_writable, client);
   return TRUE;
 }
 
@@ -108,7 +91,7 @@ error_class (const GError *error) {
 
 /* Makes the answer to one line; never NULL. */
 static JsonNode *
-answer_line (ControlServer *server, const char *line, gssize length) {
+answer_line (ControlClient *client, const char *line, gssize length) {
   g_autoptr (JsonParser) parser = json_parser_new_immutable ();
   g_autoptr (JsonBuilder) builder = json_builder_new_immutable ();
   g_autoptr (JsonObject) no_arguments = json_object_new ();
@@ -139,7 +122,7 @@ answer_line (ControlServer *server, const char *line, gssize length) {
       command = NULL;
   }
   if (command)
-    result = server->handler (server->data, command, arguments, &error);
+    result = client->server->handler (client->server->data, client, command, arguments, &error);
   else if (!error)
     g_set_error (&error, DOMYBS_ERROR, DOMYBS_ERROR_PROTOCOL,
                  "expected {\"execute\": \"COMMAND\"} or {\"execute\": \"COMMAND\", \"arguments\": {…}}");
@@ -170,7 +153,7 @@ answer_line (ControlServer *server, const char *line, gssize length) {
 
 /* Handles the complete lines in the buffer. FALSE: drop the client. */
 static gboolean
-handle_lines (struct client *client) {
+handle_lines (ControlClient *client) {
   static const char too_long[] = "{\"error\":{\"class\":\"protocol\",\"desc\":\"the line is longer than 4096 bytes\"}}\n";
   char *start = client->in, *newline;
 
@@ -180,7 +163,7 @@ handle_lines (struct client *client) {
 
     if (newline > start && newline[-1] == '\r')
       newline[-1] = ' ';
-    node = answer_line (client->server, start, newline - start);
+    node = answer_line (client, start, newline - start);
     text = json_to_string (node, FALSE);
     if (!send_line (client, text))
       return FALSE;
@@ -197,7 +180,7 @@ handle_lines (struct client *client) {
 
 static gboolean
 on_readable (gint fd, GIOCondition condition, gpointer data) {
-  struct client *client = data;
+  ControlClient *client = data;
   const ssize_t n = recv (fd, client->in + client->in_bytes, sizeof client->in - client->in_bytes, MSG_DONTWAIT);
 
   if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -222,7 +205,7 @@ may_connect (int fd) {
 static gboolean
 on_connection (gint listen_fd, GIOCondition condition, gpointer data) {
   ControlServer *server = data;
-  struct client *client;
+  ControlClient *client;
   const int fd = listen_accept (listen_fd);
 
   if (fd < 0)
@@ -236,14 +219,60 @@ on_connection (gint listen_fd, GIOCondition condition, gpointer data) {
     close (fd);
     return G_SOURCE_CONTINUE;
   }
-  client = g_new0 (struct client, 1);
+  client = g_new0 (ControlClient, 1);
   client->server = server;
   client->fd = fd;
   client->out = g_byte_array_new ();
-  client->source = watch (server, fd, G_IO_IN, on_readable, client);
+  client->source = source_fd (server->context, fd, G_IO_IN, on_readable, client);
   g_ptr_array_add (server->clients, client);
   send_line (client, server->greeting);
   return G_SOURCE_CONTINUE;
+}
+
+/* ---- events ---- */
+
+void
+control_client_subscribe (ControlClient *client, unsigned events) {
+  client->events = events;
+}
+
+unsigned
+control_server_subscribed (const ControlServer *server) {
+  unsigned events = 0;
+
+  for (guint i = 0; i < server->clients->len; i++)
+    events |= ((const ControlClient *)server->clients->pdata[i])->events;
+  return events;
+}
+
+void
+control_server_emit (ControlServer *server, unsigned event, const char *name, JsonNode *data) {
+  g_autoptr (JsonBuilder) builder = json_builder_new_immutable ();
+  g_autoptr (JsonNode) node = NULL;
+  g_autofree char *text = NULL;
+  const gint64 now = g_get_real_time ();
+
+  json_builder_begin_object (builder);
+  json_builder_set_member_name (builder, "event");
+  json_builder_add_string_value (builder, name);
+  json_builder_set_member_name (builder, "data");
+  json_builder_add_value (builder, data);
+  json_builder_set_member_name (builder, "timestamp");
+  json_builder_begin_object (builder);
+  json_builder_set_member_name (builder, "seconds");
+  json_builder_add_int_value (builder, now / G_USEC_PER_SEC);
+  json_builder_set_member_name (builder, "microseconds");
+  json_builder_add_int_value (builder, now % G_USEC_PER_SEC);
+  json_builder_end_object (builder);
+  json_builder_end_object (builder);
+  node = json_builder_get_root (builder);
+  text = json_to_string (node, FALSE);
+  for (guint i = server->clients->len; i-- > 0;) { /* from the end: dropping moves the last one into the gap */
+    ControlClient *client = server->clients->pdata[i];
+
+    if ((client->events & event) && !send_line (client, text))
+      drop (client);
+  }
 }
 
 /* ---- life ---- */
@@ -251,7 +280,7 @@ on_connection (gint listen_fd, GIOCondition condition, gpointer data) {
 ControlServer *
 control_server_new (const char *path, const char *program, ControlHandler handler, gpointer data, GError **error) {
   ControlServer *server;
-  const int fd = listen_unix (path, error);
+  const int fd = listen_unix (path, &(ListenRights){ .group = LISTEN_GROUP_UNCHANGED, .mode = 0600 }, error);
 
   if (fd < 0)
     return NULL;
@@ -264,13 +293,13 @@ control_server_new (const char *path, const char *program, ControlHandler handle
   server->clients = g_ptr_array_new_with_free_func (client_free);
   server->handler = handler;
   server->data = data;
-  server->source = watch (server, fd, G_IO_IN, on_connection, server);
+  server->source = source_fd (server->context, fd, G_IO_IN, on_connection, server);
   return server;
 }
 
 void
 control_server_free (ControlServer *server) {
-  clear_source (&server->source);
+  source_clear (&server->source);
   g_ptr_array_unref (server->clients);
   close (server->fd);
   unlink (server->path);

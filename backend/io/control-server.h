@@ -6,9 +6,11 @@
  *   client  {"execute": "status"}                         {"execute": "set-target", "arguments": {"blocks": 512}, "id": 7}
  *   server  {"return": {…}}                               {"return": {…}, "id": 7}
  *   server  {"error": {"class": "usage", "desc": "…"}}
+ *   server  {"event": "granted", "data": {…}, "timestamp": {"seconds": 1795413600, "microseconds": 250}}
  *
- * Clients are checked by their credentials (root, or the user that the server runs as); each may have a line of 4 KiB and 64 KiB of
- * unread answers, and there are at most 16 of them: more is refused, and none of them can make the server wait.
+ * Events go only to clients that the handler has subscribed to them. Clients are checked by their credentials (root, or the
+ * user that the server runs as); each may have a line of 4 KiB and 64 KiB of unread answers and events, and there are at most
+ * 16 of them: more is refused, who does not read is dropped, and none of them can make the server wait.
  */
 #ifndef DOMYBS_IO_CONTROL_SERVER_H
 #define DOMYBS_IO_CONTROL_SERVER_H
@@ -22,13 +24,24 @@
 #define CONTROL_CLIENTS_MAX 16
 
 typedef struct ControlServer ControlServer;
+typedef struct ControlClient ControlClient;
 
-/* Runs a command. arguments is never NULL (an empty object where none came) and stays the server's. Returns a new node, or NULL
- * with error; the class in the answer comes from the error's code. */
-typedef JsonNode *(*ControlHandler) (gpointer data, const char *command, JsonObject *arguments, GError **error);
+/* Runs a command of that client. arguments is never NULL (an empty object where none came) and stays the server's. Returns a
+ * new node, or NULL with error; the class in the answer comes from the error's code. */
+typedef JsonNode *(*ControlHandler) (gpointer data, ControlClient *client, const char *command, JsonObject *arguments,
+                                     GError **error);
 
-/* Listens at path. */
+/* Listens at path; the socket is its user's alone (mode 0600). */
 ControlServer *control_server_new (const char *path, const char *program, ControlHandler handler, gpointer data, GError **error);
+
+/* The events that a client gets from now on: bits whose meaning is the handler's. */
+void control_client_subscribe (ControlClient *client, unsigned events);
+
+/* The events that anybody gets. */
+unsigned control_server_subscribed (const ControlServer *server);
+
+/* Sends one event to those who are subscribed to its bit. Takes over data. Not to be called by the handler. */
+void control_server_emit (ControlServer *server, unsigned event, const char *name, JsonNode *data);
 
 /* Disconnects all clients and removes the socket. */
 void control_server_free (ControlServer *server);

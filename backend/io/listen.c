@@ -40,8 +40,30 @@ clear_path (const struct sockaddr_un *address, GError **error) {
   return result == 0;
 }
 
+/* Connections are refused until listen(), so nobody gets in between these steps. The mode comes from the umask: at no moment is
+ * there a file with other rights than it. */
+static gboolean
+bind_with_rights (int fd, const struct sockaddr_un *address, const ListenRights *rights, GError **error) {
+  const mode_t before = umask (0);
+  int result;
+
+  umask (rights->mode == LISTEN_MODE_UMASK ? before : (mode_t)(~rights->mode & 0777));
+  result = bind (fd, (const struct sockaddr *)address, sizeof *address);
+  umask (before);
+  if (result < 0) {
+    domybs_error_errno (error, "can't listen at %s", address->sun_path);
+    return FALSE;
+  }
+  if (rights->group != LISTEN_GROUP_UNCHANGED && lchown (address->sun_path, (uid_t)-1, rights->group) < 0) {
+    domybs_error_errno (error, "can't give %s to group %u", address->sun_path, (unsigned)rights->group);
+    unlink (address->sun_path);
+    return FALSE;
+  }
+  return TRUE;
+}
+
 int
-listen_unix (const char *path, GError **error) {
+listen_unix (const char *path, const ListenRights *rights, GError **error) {
   struct sockaddr_un address = { .sun_family = AF_UNIX };
   int fd;
 
@@ -53,10 +75,18 @@ listen_unix (const char *path, GError **error) {
   if (!clear_path (&address, error))
     return -1;
   fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0 || bind (fd, (const struct sockaddr *)&address, sizeof address) < 0 || listen (fd, BACKLOG) < 0) {
+  if (fd < 0) {
+    domybs_error_errno (error, "can't create a socket");
+    return -1;
+  }
+  if (!bind_with_rights (fd, &address, rights, error)) {
+    close (fd);
+    return -1;
+  }
+  if (listen (fd, BACKLOG) < 0) {
     domybs_error_errno (error, "can't listen at %s", path);
-    if (fd >= 0)
-      close (fd);
+    unlink (path);
+    close (fd);
     return -1;
   }
   return fd;

@@ -3,6 +3,7 @@
 #ifndef DOMYBS_IO_VHOST_USER_INTERNAL_H
 #define DOMYBS_IO_VHOST_USER_INTERNAL_H
 
+#include "io/source.h"
 #include "io/vhost-user-session.h"
 
 typedef struct {
@@ -64,6 +65,5 @@ void vhost_user_session_set_channel (VhostUserSession *session, int fd);
 void vhost_user_session_watch_kick (VhostUserSession *session, unsigned queue);
 
 void vhost_user_close_fd (int *fd);
-void vhost_user_clear_source (GSource **source);
 
 #endif

@@ -113,7 +113,7 @@ set_memory (VhostUserSession *session, const struct vhu_memory_table *table, con
 void
 vhost_user_session_queue_clear (SessionQueue *queue) {
   virtqueue_unresolve (&queue->vq);
-  vhost_user_clear_source (&queue->kick_source);
+  source_clear (&queue->kick_source);
   vhost_user_close_fd (&queue->kick_fd);
   vhost_user_close_fd (&queue->call_fd);
   vhost_user_close_fd (&queue->err_fd);
@@ -158,7 +158,7 @@ set_vring_fd (VhostUserSession *session, const struct vhu_message *message, int 
       return "a queue's descriptor can't be made non-blocking";
   }
   if (message->request == VHU_SET_VRING_KICK)
-    vhost_user_clear_source (&queue->kick_source);
+    source_clear (&queue->kick_source);
   vhost_user_close_fd (slot);
   if (!no_fd) {
     *slot = fds[0];
@@ -221,7 +221,7 @@ set_vring_state (VhostUserSession *session, const struct vhu_message *message) {
     if (queue->vq.state != VIRTQUEUE_IDLE)
       session->type->queue_stop (session->device, state->index);
     virtqueue_unresolve (&queue->vq);
-    vhost_user_clear_source (&queue->kick_source);
+    source_clear (&queue->kick_source);
     vhost_user_close_fd (&queue->kick_fd);
     queue->started = FALSE;
     uint8_t bytes[VHU_HEADER_BYTES + 8];

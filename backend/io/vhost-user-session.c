@@ -24,33 +24,15 @@ vhost_user_close_fd (int *fd) {
   *fd = -1;
 }
 
-void
-vhost_user_clear_source (GSource **source) {
-  if (*source) {
-    g_source_destroy (*source);
-    g_source_unref (*source);
-  }
-  *source = NULL;
-}
-
-static GSource *
-watch (VhostUserSession *session, int fd, GIOCondition condition, GUnixFDSourceFunc function, gpointer data) {
-  GSource *source = g_unix_fd_source_new (fd, condition);
-
-  g_source_set_callback (source, G_SOURCE_FUNC (function), data, NULL);
-  g_source_attach (source, session->context);
-  return source;
-}
-
 /* ---- end ---- */
 
 void
 vhost_user_session_free (VhostUserSession *session) {
-  vhost_user_clear_source (&session->source);
-  vhost_user_clear_source (&session->out_source);
-  vhost_user_clear_source (&session->channel_source);
-  vhost_user_clear_source (&session->close_source);
-  vhost_user_clear_source (&session->again_source);
+  source_clear (&session->source);
+  source_clear (&session->out_source);
+  source_clear (&session->channel_source);
+  source_clear (&session->close_source);
+  source_clear (&session->again_source);
   for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
     vhost_user_session_queue_clear (&session->queues[i]);
   vhost_user_session_unmap_all (session);
@@ -78,12 +60,12 @@ vhost_user_session_close (VhostUserSession *session, const char *why) {
     return; /* the first reason counts */
   session->close_why = why;
   /* Nothing of the peer is looked at any more. */
-  vhost_user_clear_source (&session->source);
-  vhost_user_clear_source (&session->out_source);
-  vhost_user_clear_source (&session->channel_source);
-  vhost_user_clear_source (&session->again_source);
+  source_clear (&session->source);
+  source_clear (&session->out_source);
+  source_clear (&session->channel_source);
+  source_clear (&session->again_source);
   for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
-    vhost_user_clear_source (&session->queues[i].kick_source);
+    source_clear (&session->queues[i].kick_source);
   session->close_source = g_idle_source_new ();
   g_source_set_priority (session->close_source, G_PRIORITY_DEFAULT);
   g_source_set_callback (session->close_source, on_close, session, NULL);
@@ -105,7 +87,7 @@ on_writable (gint fd, GIOCondition condition, gpointer data) {
     g_byte_array_remove_range (session->out, 0, (guint)n);
   if (session->out->len)
     return G_SOURCE_CONTINUE;
-  vhost_user_clear_source (&session->out_source);
+  source_clear (&session->out_source);
   return G_SOURCE_REMOVE;
 }
 
@@ -123,7 +105,7 @@ vhost_user_session_send (VhostUserSession *session, const uint8_t *bytes, size_t
     return FALSE;
   g_byte_array_append (session->out, bytes + sent, (guint)(n - (size_t)sent));
   if (!session->out_source)
-    session->out_source = watch (session, session->fd, G_IO_OUT, on_writable, session);
+    session->out_source = source_fd (session->context, session->fd, G_IO_OUT, on_writable, session);
   return TRUE;
 }
 
@@ -278,7 +260,7 @@ on_again (gpointer data) {
   const uint32_t queues = session->again_queues;
 
   session->again_queues = 0;
-  vhost_user_clear_source (&session->again_source);
+  source_clear (&session->again_source);
   for (unsigned i = 0; i < session->type->n_queues; i++)
     if (queues & (1u << i))
       look_at_queue (session, i);
@@ -377,7 +359,7 @@ static void
 drop_channel (VhostUserSession *session) {
   const VhostUserMapDone done = session->map_done;
 
-  vhost_user_clear_source (&session->channel_source);
+  source_clear (&session->channel_source);
   vhost_user_close_fd (&session->channel_fd);
   session->channel_in_bytes = 0;
   session->map_done = NULL;
@@ -422,7 +404,7 @@ void
 vhost_user_session_set_channel (VhostUserSession *session, int fd) {
   drop_channel (session);
   session->channel_fd = fd;
-  session->channel_source = watch (session, fd, G_IO_IN, on_channel, session);
+  session->channel_source = source_fd (session->context, fd, G_IO_IN, on_channel, session);
 }
 
 /* One sendmsg per message: QEMU blocks its main loop on half a message. */
@@ -486,16 +468,6 @@ vhost_user_session_map (VhostUserSession *session, uint8_t shmem_id, int fd, uin
   return TRUE;
 }
 
-gboolean
-vhost_user_session_config_changed (VhostUserSession *session) {
-  uint8_t message[VHU_HEADER_BYTES];
-  const size_t n = vhu_encode_backend (VHU_BACKEND_CONFIG_CHANGE, false, NULL, message, sizeof message);
-
-  if (session->channel_fd < 0 || !(session->protocol_features & (1ull << VHU_PROTOCOL_F_CONFIG)))
-    return FALSE;
-  return send_on_channel (session, message, n, -1);
-}
-
 /* ---- life ---- */
 
 VhostUserSession *
@@ -511,6 +483,6 @@ vhost_user_session_new (int fd, const VhostUserDevice *device_type, gpointer dev
   session->out = g_byte_array_new ();
   for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
     session->queues[i].kick_fd = session->queues[i].call_fd = session->queues[i].err_fd = -1;
-  session->source = watch (session, fd, G_IO_IN, on_readable, session);
+  session->source = source_fd (session->context, fd, G_IO_IN, on_readable, session);
   return session;
 }

@@ -89,7 +89,4 @@ typedef void (*VhostUserMapDone) (gpointer device, gboolean ok);
 gboolean vhost_user_session_map (VhostUserSession *session, uint8_t shmem_id, int fd, uint64_t fd_offset, uint64_t shm_offset,
                                  uint64_t bytes, VhostUserMapDone done, GError **error);
 
-/* Tells the front-end that config space changed. FALSE when there is no channel for that. */
-gboolean vhost_user_session_config_changed (VhostUserSession *session);
-
 #endif

@@ -186,19 +186,3 @@ fe_serve_channel (struct fe *fe) {
   }
   return true;
 }
-
-bool
-fe_wait_config_changes (struct fe *fe, unsigned config_changes, int timeout_ms) {
-  const int64_t deadline = fe_now_ms () + timeout_ms;
-
-  while (fe->config_changes < config_changes) {
-    struct pollfd pfd = { fe->channel, POLLIN, 0 };
-
-    if (fe_now_ms () > deadline)
-      return fe_fail (fe, "%u config changes, waited for %u", fe->config_changes, config_changes);
-    poll (&pfd, 1, 50);
-    if (!fe_serve_channel (fe))
-      return false;
-  }
-  return true;
-}

@@ -234,8 +234,6 @@ struct fe_region fe_ram_region (struct fe *fe);
 /* Serves what lies on the backend channel now. */
 bool fe_serve_channel (struct fe *fe);
 bool fe_map_now (struct fe *fe); /* the held MAP */
-/* Serves the channel until there were `config_changes` of them. */
-bool fe_wait_config_changes (struct fe *fe, unsigned config_changes, int timeout_ms);
 
 /* ---- virtqueues (ring.c) ---- */
 

@@ -313,21 +313,37 @@ control_read (int fd, int timeout_ms) {
   return json_from_string (line->str, NULL);
 }
 
-JsonNode *
-backend_control (struct backend *backend, const char *command) {
+int
+control_open (struct backend *backend) {
   const int fd = control_connect (backend->control_path);
   g_autoptr (JsonNode) greeting = NULL;
-  JsonNode *answer;
 
   if (fd < 0)
     g_error ("no control socket at %s (back-end: %s)", backend->control_path, backend_end_text (backend));
   greeting = control_read (fd, fe_patience_ms ());
   g_assert_nonnull (greeting);
-  g_assert_cmpint (send (fd, command, strlen (command), MSG_NOSIGNAL), ==, (ssize_t)strlen (command));
-  g_assert_cmpint (send (fd, "\n", 1, MSG_NOSIGNAL), ==, 1);
+  g_assert_true (json_object_has_member (json_node_get_object (greeting), "domybs"));
+  return fd;
+}
+
+JsonNode *
+control_call (int fd, const char *command) {
+  g_autofree char *line = g_strconcat (command, "\n", NULL);
+  JsonNode *answer;
+
+  g_assert_cmpint (send (fd, line, strlen (line), MSG_NOSIGNAL), ==, (ssize_t)strlen (line));
   answer = control_read (fd, fe_patience_ms ());
-  close (fd);
   g_assert_nonnull (answer);
+  g_assert_true (JSON_NODE_HOLDS_OBJECT (answer));
+  return answer;
+}
+
+JsonNode *
+backend_control (struct backend *backend, const char *command) {
+  const int fd = control_open (backend);
+  JsonNode *answer = control_call (fd, command);
+
+  close (fd);
   return answer;
 }
 

@@ -64,6 +64,10 @@ bool backend_wait_log (struct backend *backend, size_t offset, const char *text,
 int control_connect (const char *path); /* -1 when it can't */
 /* The next line, parsed; NULL at end of file, after timeout_ms or for what is not JSON. */
 JsonNode *control_read (int fd, int timeout_ms);
+/* Connects and reads the greeting; aborts the test when that fails. */
+int control_open (struct backend *backend);
+/* One command on that connection: the whole answer object. The next line must be its answer. */
+JsonNode *control_call (int fd, const char *command);
 /* One command on a connection of its own: the whole answer object. Aborts the test when there is none. */
 JsonNode *backend_control (struct backend *backend, const char *command);
 /* One integer of {"return": …} of status; INT64_MIN when it is missing or null. */

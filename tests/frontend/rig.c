@@ -165,6 +165,19 @@ rig_check (struct rig *r) {
   g_assert_cmpint (backend_status (r->backend, "granted-blocks"), ==, 0);
 }
 
+void
+rig_waited (struct rig_waits *waits, int64_t ms) {
+  waits->n++;
+  waits->slow += ms > fe_patience_ms () / 10;
+}
+
+void
+rig_expect_short_waits (const struct rig_waits *waits) {
+  g_test_message ("%u of %u waits were long", waits->slow, waits->n);
+  g_assert_cmpuint (waits->n, >, 0);
+  g_assert_cmpuint (waits->slow, <=, waits->n / 10);
+}
+
 static void
 run_test (gconstpointer data) {
   const struct test *test = data;

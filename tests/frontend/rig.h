@@ -51,6 +51,15 @@ void rig_mark (struct rig *rig);
 
 void rig_check (struct rig *rig);
 
+/* Whether others are served while something floods: counts each time that somebody waited, in ms. A moment in which this
+ * machine stood still is nobody's fault: so it is the usual wait that must be short, a tenth of fe_patience_ms, and not the
+ * longest one. */
+struct rig_waits {
+  unsigned n, slow;
+};
+void rig_waited (struct rig_waits *waits, int64_t ms);
+void rig_expect_short_waits (const struct rig_waits *waits);
+
 /* The call must succeed; otherwise the test fails with the front-end's reason. */
 #define fe_must(fe, call) \
   do { \

@@ -50,7 +50,7 @@ lives_while_hello_waits (struct rig *rig, const void *data) {
     g_assert_cmpint (backend_status (rig->backend, "granted-blocks"), ==, 0);
   }
   fe_must (fe, fe_stop_queue (fe, DOMYBS_VQ_REQUEST));
-  g_assert_cmpint (fe_now_ms () - asked, <, fe_patience_ms () / 2);
+  g_assert_cmpint (fe_now_ms () - asked, <, 8000); /* the device itself gives up after 10 s: nobody has waited for that */
   g_assert_cmpuint (fe->queues[DOMYBS_VQ_REQUEST].next_avail, ==, 0); /* the HELLO was put back */
 }
 

@@ -240,6 +240,7 @@ memory_truncated (struct rig *rig, const void *data) {
   g_autoptr (fe_t) fe = rig_open (rig);
   uint64_t ack;
 
+  rig_mark (rig); /* after the session's own line */
   /* The rings, the buffers or both are gone; our own mapping must not be touched any more either. */
   uint8_t request[128];
   const size_t n = fe_encode_grant (fe, request, 0, 1, DOMYBS_HINT_ANY, 0, 0, 0);

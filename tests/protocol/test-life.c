@@ -159,6 +159,14 @@ config_space (struct rig *rig, const void *data) {
 }
 
 static void
+set_target (struct rig *rig, const char *blocks) {
+  g_autofree char *command = g_strdup_printf ("{\"execute\":\"set-target\",\"arguments\":{\"blocks\":%s}}", blocks);
+  g_autoptr (JsonNode) answer = backend_control (rig->backend, command);
+
+  g_assert_true (json_object_has_member (json_node_get_object (answer), "return"));
+}
+
+static void
 target_change_reaches_the_guest (struct rig *rig, const void *data) {
   g_autoptr (fe_t) fe = rig_open (rig);
   struct domybs_config before, after;
@@ -167,26 +175,56 @@ target_change_reaches_the_guest (struct rig *rig, const void *data) {
 
   fe_post_events (fe, 4);
   fe_must (fe, fe_get_config (fe, &before));
-  g_autoptr (JsonNode) set = backend_control (rig->backend, "{\"execute\":\"set-target\",\"arguments\":{\"blocks\":123}}");
-  fe_must (fe, fe_wait_config_changes (fe, 1, fe_patience_ms ()));
+  set_target (rig, "123");
+  fe_must (fe, fe_wait_event (fe, DOMYBS_EVENT_CONFIG, &event, fe_patience_ms ()));
   fe_must (fe, fe_get_config (fe, &after));
   g_assert_cmpuint (le16toh (after.flags), ==, DOMYBS_CONFIG_F_TARGET);
   g_assert_cmpuint (le64toh (after.target_blocks), ==, 123);
   g_assert_cmpuint (le32toh (after.generation), ==, le32toh (before.generation) + 1);
-  fe_must (fe, fe_wait_event (fe, DOMYBS_EVENT_CONFIG, &event, fe_patience_ms ()));
   g_assert_cmpuint (le32toh (event.generation), ==, le32toh (after.generation));
   g_assert_cmpuint (le64toh (event.session), ==, fe->session);
   fe_must (fe, fe_grant (fe, 1, DOMYBS_HINT_ANY, 0, 0, 0, &answer));
   g_assert_cmpuint (answer.generation, ==, le32toh (after.generation));
   /* the same again is no change */
-  g_autoptr (JsonNode) same = backend_control (rig->backend, "{\"execute\":\"set-target\",\"arguments\":{\"blocks\":123}}");
+  set_target (rig, "123");
   fe_must (fe, fe_get_config (fe, &before));
   g_assert_cmpuint (before.generation, ==, after.generation);
-  g_assert_cmpuint (fe->config_changes, ==, 1);
-  g_autoptr (JsonNode) none = backend_control (rig->backend, "{\"execute\":\"set-target\",\"arguments\":{\"blocks\":null}}");
-  fe_must (fe, fe_wait_config_changes (fe, 2, fe_patience_ms ()));
+  g_assert_false (fe_wait_event (fe, DOMYBS_EVENT_CONFIG, &event, 100));
+  set_target (rig, "null");
+  fe_must (fe, fe_wait_event (fe, DOMYBS_EVENT_CONFIG, &event, fe_patience_ms ()));
   fe_must (fe, fe_get_config (fe, &after));
   g_assert_cmpuint (le16toh (after.flags), ==, 0);
+}
+
+/* QEMU crashes when it is asked for a configuration interrupt while the device is not started. There is always a moment at
+ * which it is not any more and we do not know yet: so it is never asked for, whenever the target changes. */
+static void
+target_change_asks_qemu_for_nothing (struct rig *rig, const void *data) {
+  g_autoptr (fe_t) fe = fe_new ();
+  struct domybs_config config;
+  struct fe_answer answer;
+  unsigned target = 1;
+
+  for (enum fe_step step = FE_STEP_CONNECT; step < FE_STEPS; step++) {
+    g_autofree char *blocks = g_strdup_printf ("%u", target++);
+
+    fe_must (fe, fe_step (fe, step, rig->backend->socket_path));
+    set_target (rig, blocks);
+    fe_must (fe, fe_serve_channel (fe));
+  }
+  /* no event was lost on it, either: a driver sees by its first answer that there is something new */
+  fe_must (fe, fe_stats (fe, NULL, 0, &answer));
+  fe_must (fe, fe_get_config (fe, &config));
+  g_assert_cmpuint (answer.generation, ==, le32toh (config.generation));
+  g_assert_cmpuint (le64toh (config.target_blocks), ==, target - 1);
+  for (unsigned q = 0; q < DOMYBS_VQ_COUNT; q++)
+    fe_must (fe, fe_stop_queue (fe, q));
+  set_target (rig, "1000");
+  fe_must (fe, fe_drop_window (fe));
+  set_target (rig, "null");
+  fe_must (fe, fe_serve_channel (fe));
+  g_assert_cmpuint (fe->config_changes, ==, 0);
+  g_assert_cmpuint (fe->maps, ==, 1);
 }
 
 static void
@@ -359,6 +397,7 @@ main (int argc, char **argv) {
   rig_add ("/life/ring-indexes-wrap", ring_indexes_wrap, NULL);
   rig_add ("/life/config-space", config_space, NULL);
   rig_add ("/life/target-change-reaches-the-guest", target_change_reaches_the_guest, NULL);
+  rig_add ("/life/target-change-asks-qemu-for-nothing", target_change_asks_qemu_for_nothing, NULL);
   rig_add ("/life/reclaim-reaches-the-guest", reclaim_reaches_the_guest, NULL);
   rig_add ("/life/stats-show-in-status", stats_show_in_status, NULL);
   rig_add ("/life/pause-and-resume", pause_and_resume, NULL);

@@ -2,8 +2,11 @@
 /* domybs-backend as a program: its options, how it is started by others, how it ends. */
 #include "rig.h"
 
+#include <grp.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -68,6 +71,24 @@ refuses_bad_options (void) {
     { "--audit-interval=-1", "--socket-path=/tmp/never", "--audit-interval" },
     { "--numa-node=100000", "--socket-path=/tmp/never", "--numa-node" },
     { "--grow-min=0", "--socket-path=/tmp/never", "--grow-min" },
+    { "--socket-mode=0680", "--socket-path=/tmp/never", "--socket-mode" },
+    { "--socket-mode=01777", "--socket-path=/tmp/never", "--socket-mode" },
+    { "--socket-mode=-1", "--socket-path=/tmp/never", "--socket-mode" },
+    { "--socket-mode=", "--socket-path=/tmp/never", "--socket-mode" },
+    { "--socket-mode=rw-rw----", "--socket-path=/tmp/never", "--socket-mode" },
+    { "--socket-mode=0x1b0", "--socket-path=/tmp/never", "--socket-mode" },
+    { "--socket-mode=77777777777777777777777", "--socket-path=/tmp/never", "--socket-mode" },
+    { "--socket-group=no such group", "--socket-path=/tmp/never", "there is no group 'no such group'" },
+    { "--socket-group=", "--socket-path=/tmp/never", "--socket-group" },
+    { "--socket-group=-1", "--socket-path=/tmp/never", "--socket-group" },
+    { "--socket-group=+0", "--socket-path=/tmp/never", "--socket-group" },
+    { "--socket-group=4294967295", "--socket-path=/tmp/never", "--socket-group" }, /* means "unchanged" to chown */
+    { "--socket-group=4294967296", "--socket-path=/tmp/never", "--socket-group" },
+    { "--socket-group=1 ", "--socket-path=/tmp/never", "--socket-group" },
+    { "--socket-group=0", "--fd=0", "--socket-path" },
+    { "--socket-mode=0660", "--fd=0", "--socket-path" },
+    { "--name=", "--socket-path=/tmp/never", "--name" },
+    { "--name=one\nFORGED", "--socket-path=/tmp/never", "--name" },
     { "--no-such-option", "--socket-path=/tmp/never", "no-such-option" },
     { "surplus", "--socket-path=/tmp/never", "surplus" },
     { "--standalone", "--grant=reserve", "--socket-path" },
@@ -86,6 +107,130 @@ refuses_bad_options (void) {
   }
   g_assert_false (g_file_test ("/tmp/never", G_FILE_TEST_EXISTS));
 }
+
+/* ---- who may connect ---- */
+
+/* Connects as soon as that can be done, and looks at the socket's file at that moment. */
+static void
+rights_when_it_listens (const char *const *arguments, struct stat *ret_st) {
+  g_autoptr (backend_t) backend = backend_start (arguments);
+  g_autoptr (fe_t) fe = fe_new ();
+
+  fe_must (fe, fe_connect (fe, backend->socket_path));
+  g_assert_cmpint (stat (backend->socket_path, ret_st), ==, 0);
+  g_assert_true (S_ISSOCK (ret_st->st_mode));
+}
+
+static void
+socket_has_its_rights (void) {
+  static const struct {
+    const char *option;
+    mode_t umask, mode;
+  } cases[] = {
+    { "--socket-mode=0660", 0, 0660 },   { "--socket-mode=660", 077, 0660 }, { "--socket-mode=0", 0, 0 },
+    { "--socket-mode=0777", 077, 0777 }, { "--window=2G", 027, 0750 },
+  };
+  const mode_t before = umask (0);
+
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    const char *const arguments[] = { "--window=2G", "--host-account=none", cases[i].option, NULL };
+    struct stat st;
+
+    if (cases[i].mode == 0 && geteuid () != 0)
+      continue; /* nobody but root could connect */
+    umask (cases[i].umask);
+    g_test_message ("%s, umask %03o", cases[i].option, (unsigned)cases[i].umask);
+    rights_when_it_listens (arguments, &st);
+    g_assert_cmpuint (st.st_mode & 07777, ==, cases[i].mode);
+    g_assert_cmpuint (st.st_gid, ==, getegid ());
+  }
+  umask (before);
+}
+
+static void
+socket_has_its_group (void) {
+  const struct group *entry = getgrgid (geteuid () == 0 ? 1 : getegid ());
+  g_autofree char *by_name = NULL;
+  struct stat st;
+
+  if (!entry) {
+    g_test_skip ("this group has no name here");
+    return;
+  }
+  by_name = g_strdup_printf ("--socket-group=%s", entry->gr_name);
+  const gid_t gid = entry->gr_gid;
+  const char *const arguments[] = { "--window=2G", "--host-account=none", "--socket-mode=0660", by_name, NULL };
+  rights_when_it_listens (arguments, &st);
+  g_assert_cmpuint (st.st_gid, ==, gid);
+  g_assert_cmpuint (st.st_mode & 07777, ==, 0660);
+  if (geteuid () == 0) {
+    const char *const by_number[]
+        = { "--window=2G", "--host-account=none", "--socket-mode=0660", "--socket-group=4242424", NULL };
+
+    rights_when_it_listens (by_number, &st); /* nobody has called it anything */
+    g_assert_cmpuint (st.st_gid, ==, 4242424);
+    g_assert_cmpuint (st.st_mode & 07777, ==, 0660);
+  }
+}
+
+static void
+drop_chown (gpointer data) {
+  prctl (PR_CAPBSET_DROP, CAP_CHOWN, 0, 0, 0);
+}
+
+/* A group that it may not give away: one line, and no socket that somebody else could connect to. */
+static void
+socket_of_a_forbidden_group (void) {
+  g_autofree char *directory = g_dir_make_tmp ("domybs-group-XXXXXX", NULL);
+  g_autofree char *path = g_build_filename (directory, "socket", NULL), *option = g_strdup_printf ("--socket-path=%s", path);
+  g_autofree char *program = backend_program (), *err = NULL;
+  char *argv[]
+      = { program, (char *)"--window=2G", (char *)"--host-account=none", option, (char *)"--socket-group=4242424", NULL };
+  g_autoptr (GError) error = NULL;
+  int status;
+
+  g_spawn_sync (NULL, argv, NULL, G_SPAWN_DEFAULT, drop_chown, NULL, NULL, &err, &status, &error);
+  g_assert_no_error (error);
+  g_assert_true (WIFEXITED (status));
+  g_assert_cmpint (WEXITSTATUS (status), ==, 1);
+  g_assert_nonnull (strstr (err, "can't give "));
+  g_assert_nonnull (strstr (err, "to group 4242424"));
+  g_assert_false (g_file_test (path, G_FILE_TEST_EXISTS));
+  g_rmdir (directory);
+}
+
+/* At no moment between its first appearance and its use does the socket let in anybody else than in the end. */
+static void
+socket_is_never_wider (void) {
+  static const char *const arguments[] = { "--window=2G", "--host-account=none", "--socket-mode=0640", NULL };
+  const mode_t before = umask (0);
+
+  for (int i = 0; i < 30; i++) {
+    g_autoptr (backend_t) backend = backend_start (arguments);
+    struct stat st;
+
+    for (const int64_t deadline = fe_now_ms () + fe_patience_ms (); lstat (backend->socket_path, &st) < 0;)
+      g_assert_cmpint (fe_now_ms (), <, deadline);
+    g_assert_cmpuint (st.st_mode & 07777, ==, 0640);
+  }
+  umask (before);
+}
+
+/* Whatever the umask says. */
+static void
+control_socket_is_private (void) {
+  static const char *const arguments[] = { "--window=2G", "--host-account=none", NULL };
+  const mode_t before = umask (0);
+  g_autoptr (backend_t) backend = backend_start (arguments);
+  struct stat st;
+
+  umask (before);
+  close (control_open (backend));
+  g_assert_cmpint (stat (backend->control_path, &st), ==, 0);
+  g_assert_cmpuint (st.st_mode & 07777, ==, 0600);
+}
+
+/* ---- how it is started ---- */
 
 static void
 takes_a_connected_socket (void) {
@@ -272,6 +417,11 @@ main (int argc, char **argv) {
   g_test_add_func ("/program/prints-its-capabilities", prints_its_capabilities);
   g_test_add_func ("/program/prints-its-version", prints_its_version);
   g_test_add_func ("/program/refuses-bad-options", refuses_bad_options);
+  g_test_add_func ("/program/socket-has-its-rights", socket_has_its_rights);
+  g_test_add_func ("/program/socket-has-its-group", socket_has_its_group);
+  g_test_add_func ("/program/socket-of-a-forbidden-group", socket_of_a_forbidden_group);
+  g_test_add_func ("/program/socket-is-never-wider", socket_is_never_wider);
+  g_test_add_func ("/program/control-socket-is-private", control_socket_is_private);
   g_test_add_func ("/program/takes-a-connected-socket", takes_a_connected_socket);
   g_test_add_func ("/program/takes-a-listening-socket", takes_a_listening_socket);
   g_test_add_func ("/program/stays-when-it-hangs-up-itself", stays_when_it_hangs_up_itself);

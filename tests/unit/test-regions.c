@@ -333,24 +333,23 @@ test_take_and_give_are_whole_or_nothing (void) {
 }
 
 static void
-test_queries (void) {
+test_counting (void) {
   struct model model;
   const struct regions *regions = &model.regions;
 
   model_init (&model, 1024, 64);
   change (&model, 62, 4, true); /* over the border of two words and two regions */
-  g_assert_true (regions_all_granted (regions, 62, 4));
-  g_assert_false (regions_all_granted (regions, 61, 2));
-  g_assert_false (regions_all_granted (regions, 65, 2));
-  g_assert_true (regions_any_granted (regions, 0, 63));
-  g_assert_false (regions_any_granted (regions, 0, 62));
-  g_assert_true (regions_any_granted (regions, 65, 100));
-  g_assert_false (regions_any_granted (regions, 66, 100));
-  g_assert_false (regions_all_granted (regions, 62, 0));
-  g_assert_false (regions_any_granted (regions, 62, 0));
-  g_assert_false (regions_all_granted (regions, UINT64_MAX, 2));
-  g_assert_false (regions_any_granted (regions, 62, UINT64_MAX));
-  g_assert_false (regions_any_granted (regions, 960, 1));
+  change (&model, 128, 64, true);
+  change (&model, 300, 1, true);
+  for (uint64_t start = 0; start < 1024; start++)
+    for (uint64_t count = 0; count <= 200; count++)
+      g_assert_cmpuint (regions_count (regions, start, count), ==, count_granted (&model, start, MIN (count, 1024 - start)));
+  g_assert_cmpuint (regions_count (regions, 0, 1024), ==, 69);
+  g_assert_cmpuint (regions_count (regions, 0, UINT64_MAX), ==, 69);
+  g_assert_cmpuint (regions_count (regions, 63, UINT64_MAX), ==, 68);
+  g_assert_cmpuint (regions_count (regions, 1024, 1), ==, 0);
+  g_assert_cmpuint (regions_count (regions, UINT64_MAX, 2), ==, 0);
+  g_assert_cmpuint (regions_count (regions, UINT64_MAX, UINT64_MAX), ==, 0);
   regions_clear (&model.regions);
 }
 
@@ -478,7 +477,7 @@ main (int argc, char **argv) {
   g_test_add_func ("/regions/a choice ends where its runs do", test_run_limit);
   g_test_add_func ("/regions/areas beyond the window hold nothing more", test_areas_at_the_edge);
   g_test_add_func ("/regions/a run is taken and given wholly or not at all", test_take_and_give_are_whole_or_nothing);
-  g_test_add_func ("/regions/what is asked about runs is answered over borders", test_queries);
+  g_test_add_func ("/regions/counting is right over borders", test_counting);
   g_test_add_func ("/regions/the cursor walks over all runs", test_cursor);
   g_test_add_func ("/regions/any operations in any order agree with one byte per block", test_random);
   return g_test_run ();
