@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "attach/host-facts.h"
+#include "attach/scope.h"
+#include "check/check.h"
+#include "host/launch.h"
+#include "ctl/text.h"
+#include "ctl/vm.h"
+
+#include <libvirt/virterror.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- back-ends without a VM, VMs without a back-end ---- */
+
+/* 1: the domain runs; 0: it does not; −1: can't be told. */
+static int
+domain_runs (Check *check, const char *uuid) {
+  g_autoptr (ctl_domain_t) domain = virDomainLookupByUUIDString (check->connection, uuid);
+
+  if (!domain)
+    return virGetLastErrorCode () == VIR_ERR_NO_DOMAIN ? 0 : -1;
+  return virDomainIsActive (domain);
+}
+
+static unsigned
+look_at_folders (Check *check) {
+  g_autofree char *vms = g_build_filename (launch_rundir (), "vm", NULL);
+  g_autoptr (GDir) folders = g_dir_open (vms, 0, NULL);
+  unsigned strays = 0;
+  const char *uuid;
+
+  while (folders && (uuid = g_dir_read_name (folders))) {
+    pid_t pid;
+
+    if (!g_uuid_string_is_valid (uuid) || domain_runs (check, uuid) != 0)
+      continue;
+    strays++;
+    pid = launch_pid (uuid);
+    if (pid) {
+      g_autofree char *advice = g_strdup_printf ("kill %d", (int)pid);
+
+      check_todo (check, advice, "back-end process %d is for no running VM of this libvirt (UUID %s)", (int)pid, uuid);
+    } else {
+      check_note (check, "it goes with the VM's next start; or remove it",
+                  "the folder %s/%s is left over from a VM that does not run", vms, uuid);
+    }
+  }
+  return strays;
+}
+
+static unsigned
+look_at_vms (Check *check, unsigned *ret_running) {
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GPtrArray) vms = vm_gather (check->connection, FALSE, &error);
+  unsigned without = 0;
+
+  if (!vms) {
+    check_todo (check, NULL, "%s", error->message);
+    return 1;
+  }
+  vm_ask_all (vms);
+  for (guint i = 0; i < vms->len; i++) {
+    const Vm *vm = vms->pdata[i];
+
+    if (vm->id < 0 || !vm->attached || !vm->memory.present)
+      continue;
+    ++*ret_running;
+    if (vm->have_status)
+      continue;
+    if (geteuid () != 0) {
+      check_note (check, "run it as root to be sure", "domain '%s': its back-end can't be asked by this user", vm->label);
+      continue;
+    }
+    without++;
+    check_todo (check, "restart the VM (shut it down and start it): QEMU can't connect a second time", "domain '%s': %s",
+                vm->label, vm->problem ? vm->problem->message : "its back-end does not answer");
+  }
+  return without;
+}
+
+void
+probe_strays (Check *check) {
+  unsigned running = 0, wrong;
+
+  if (!check->connection)
+    return;
+  wrong = look_at_folders (check);
+  wrong += look_at_vms (check, &running);
+  if (!wrong)
+    check_ok (check, "%u VM%s with the memory device run%s; no back-end is without its VM", running, running == 1 ? "" : "s",
+              running == 1 ? "s" : "");
+}
+
+/* ---- one domain ---- */
+
+static void
+split_finding (Check *check, const char *label, const GError *error) {
+  g_autofree char *cause = scope_cause (label, error);
+  const char *next = strstr (error->message, "; ");
+
+  check_todo (check, next ? next + 2 : NULL, "domain '%s': %s", label, cause);
+}
+
+/* With the least window, so that only what is in the way of any shows. */
+static void
+look_at_config (Check *check, const char *label, const char *xml) {
+  const DomainAttachOptions options
+      = { .window_bytes = DOMAIN_WINDOW_BYTES_MIN, .local_max_bytes = DOMAIN_WINDOW_BYTES_MIN, .own_node = TRUE };
+  const DomainHost host = { host_qemu_version (check->connection, xml), host_phys_bits () };
+  g_autoptr (GError) error = NULL;
+  g_autofree char *after = NULL;
+  DomainMemory memory;
+
+  if (domain_read_memory (xml, &memory, &error)) {
+    g_autofree char *window = text_size (memory.window_bytes), *local_max = text_size (memory.local_max_bytes);
+
+    check_ok (check, "domain '%s': has the memory device in its configuration: window %s, at most %s", label, window,
+              local_max);
+    return;
+  }
+  after = error ? NULL : domain_attach (xml, &options, &host, "/nowhere", NULL, &error);
+  if (after)
+    check_ok (check, "domain '%s': nothing is in the way of attaching the memory device", label);
+  else
+    split_finding (check, label, error);
+}
+
+static void
+look_at_running (Check *check, const Vm *vm, const char *xml) {
+  g_autoptr (GError) error = NULL;
+
+  if (vm->attached && vm->memory.present)
+    check_ok (check, "domain '%s': the running VM has the device", vm->label);
+  else if (domain_check_live (xml, vm->attached ? vm->memory.window_bytes : DOMAIN_WINDOW_BYTES_MIN, &error))
+    check_ok (check, "domain '%s': the device can be attached to the running VM (--live)", vm->label);
+  else {
+    g_autofree char *cause = scope_cause (vm->label, error);
+
+    check_note (check, "attach to the configuration, then restart the VM", "domain '%s': %s", vm->label, cause);
+  }
+}
+
+void
+probe_domain (Check *check) {
+  g_autoptr (GError) error = NULL;
+  g_autoptr (Vm) vm = check->domain ? vm_read (check->domain, &error) : NULL;
+  g_autofree char *config = NULL, *live = NULL;
+
+  if (!check->domain)
+    return;
+  if (vm && virDomainIsPersistent (check->domain) == 1)
+    config = ctl_domain_xml (check->domain, VIR_DOMAIN_XML_INACTIVE, &error);
+  if (vm && vm->id >= 0 && !error)
+    live = ctl_domain_xml (check->domain, 0, &error);
+  if (error) {
+    check_todo (check, NULL, "%s", error->message);
+    return;
+  }
+  if (config)
+    look_at_config (check, vm->label, config);
+  if (live)
+    look_at_running (check, vm, live);
+}

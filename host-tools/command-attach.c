@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "attach/config.h"
+#include "attach/host-facts.h"
+#include "attach/live.h"
+#include "attach/scope.h"
+#include "host/launch.h"
+#include "io/host-memory.h"
+#include "ctl/text.h"
+#include "ctl/vm.h"
+
+#include <string.h>
+
+/* Holds what most hosts could lend, and fits where a VM has no more than 40 bits of physical address, QEMU's default. It costs
+ * nothing. */
+#define WINDOW_DEFAULT_BYTES (64ull << 30)
+
+/* What was asked for, and what comes of it. */
+typedef struct {
+  guint64 window_bytes, local_max_bytes; /* 0: not given */
+  gboolean have_grant, populate, no_node;
+  DomainHost host;
+  char *socket_path;
+  gboolean have_base; /* what the running VM had before its device was unplugged */
+  DomainMemory base;
+  DomainMemory memory; /* what it will be */
+} Wish;
+
+/* ---- what is asked for ---- */
+
+/* All that this host could ever lend, in whole blocks. */
+static guint64
+lendable_bytes (void) {
+  HostMemory memory;
+
+  if (!host_memory_read (&memory, NULL))
+    return WINDOW_DEFAULT_BYTES;
+  return MAX ((memory.total_bytes - host_memory_reserve (memory.total_bytes)) / DOMAIN_BLOCK_BYTES, 1) * DOMAIN_BLOCK_BYTES;
+}
+
+/* The options, where base (NULL: none) is what holds for all that was not given. */
+static DomainAttachOptions
+options_from (const Wish *wish, const DomainMemory *base) {
+  DomainAttachOptions options = {
+    .window_bytes = wish->window_bytes ? wish->window_bytes
+                    : base             ? base->window_bytes
+                                       : WINDOW_DEFAULT_BYTES,
+    .local_max_bytes = wish->local_max_bytes,
+    .populate = wish->have_grant ? wish->populate : base && base->populate,
+    .own_node = !wish->no_node && (!base || base->numa_node >= 0),
+  };
+
+  if (!wish->window_bytes)
+    while (options.window_bytes < wish->local_max_bytes && options.window_bytes < DOMAIN_WINDOW_BYTES_MAX)
+      options.window_bytes *= 2;
+  if (!options.local_max_bytes)
+    options.local_max_bytes = base ? base->local_max_bytes : MIN (options.window_bytes, lendable_bytes ());
+  return options;
+}
+
+/* A ConfigEdit. Where the window was left to us, it is the largest up to the default that this VM can have. */
+static char *
+edit (const char *xml, gpointer data, GPtrArray *changes, GError **error) {
+  Wish *wish = data;
+  g_autoptr (GError) first = NULL;
+  DomainMemory memory;
+  const gboolean attached = domain_read_memory (xml, &memory, NULL);
+  const DomainMemory *base = attached ? &memory : wish->have_base ? &wish->base : NULL;
+  DomainAttachOptions options = options_from (wish, base);
+  const guint64 local_max = options.local_max_bytes;
+  char *after = domain_attach (xml, &options, &wish->host, wish->socket_path, changes, &first);
+
+  while (!after && !wish->window_bytes && !base && options.window_bytes > DOMAIN_WINDOW_BYTES_MIN
+         && options.window_bytes / 2 >= wish->local_max_bytes) {
+    g_ptr_array_set_size (changes, 0);
+    options.window_bytes /= 2;
+    options.local_max_bytes = MIN (local_max, options.window_bytes);
+    after = domain_attach (xml, &options, &wish->host, wish->socket_path, changes, NULL);
+  }
+  if (!after)
+    g_propagate_error (error, g_steal_pointer (&first));
+  else if (!domain_read_memory (after, &wish->memory, error))
+    g_clear_pointer (&after, g_free);
+  return after;
+}
+
+/* ---- the running VM ---- */
+
+typedef struct {
+  char *xml;
+  DomainMemory memory; /* to be plugged */
+  gboolean possible, there;
+  char *why_not; /* what it takes a restart for; NULL: it does not */
+} Live;
+
+static void
+live_clear (Live *live) {
+  g_free (live->xml);
+  g_free (live->why_not);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Live, live_clear)
+
+static gboolean
+refuse_live (const Vm *vm, GError **error, const char *why) {
+  g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED, "domain '%s': %s", vm->label, why);
+  return FALSE;
+}
+
+/* Whether the wish can be plugged into the running VM as it is. FALSE with error. */
+static gboolean
+check_live (const Vm *vm, const Wish *wish, Live *live, GError **error) {
+  if (vm->problem) {
+    g_propagate_error (error, g_error_copy (vm->problem));
+    vm_prefix_error (vm, error);
+    return FALSE;
+  }
+  live->memory = wish->memory;
+  live->memory.numa_node = vm->attached && !wish->no_node ? vm->memory.numa_node : -1;
+  live->memory.present = TRUE;
+  if (vm->attached && vm->memory.present) {
+    live->there = live->memory.window_bytes == vm->memory.window_bytes
+                  && live->memory.local_max_bytes == vm->memory.local_max_bytes && live->memory.populate == vm->memory.populate;
+    live->possible = live->there;
+    return live->there
+           || refuse_live (vm, error,
+                           "the running VM has the device with other options; detach it with --live first, or restart the VM");
+  }
+  if (!domain_check_live (live->xml, live->memory.window_bytes, error)) {
+    vm_prefix_error (vm, error);
+    return FALSE;
+  }
+  if (!vm->attached)
+    return refuse_live (vm, error, "the running VM has a port for the device, but no <metadata> of it; restart the VM");
+  live->possible = TRUE;
+  return TRUE;
+}
+
+/* ---- saying what was done ---- */
+
+static char *
+describe (const DomainMemory *memory) {
+  g_autofree char *window = text_size (memory->window_bytes), *local_max = text_size (memory->local_max_bytes);
+  g_autofree char *node = memory->numa_node >= 0 ? g_strdup_printf (", NUMA node %d", memory->numa_node) : g_strdup ("");
+
+  return g_strdup_printf ("window %s, at most %s, grant %s%s", window, local_max, memory->populate ? "populate" : "reserve",
+                          node);
+}
+
+static void
+json_result (Ctl *ctl, const Vm *vm, const DomainMemory *memory, const Config *config, gboolean config_changed,
+             gboolean live_changed, const char *restart_reason, gboolean dry_run) {
+  JsonBuilder *builder = ctl_json (ctl);
+
+  if (!builder)
+    return;
+  ctl_json_string (ctl, "domain", vm->name);
+  ctl_json_string (ctl, "uuid", vm->uuid);
+  ctl_json_bool (ctl, "dry-run", dry_run);
+  ctl_json_bool (ctl, "config-changed", config_changed);
+  ctl_json_bool (ctl, "live-changed", live_changed);
+  ctl_json_string (ctl, "restart-reason", restart_reason);
+  ctl_json_bytes (ctl, "window-bytes", memory->window_bytes);
+  ctl_json_bytes (ctl, "local-max-bytes", memory->local_max_bytes);
+  ctl_json_string (ctl, "grant", memory->populate ? "populate" : "reserve");
+  if (memory->numa_node >= 0)
+    ctl_json_int (ctl, "numa-node", memory->numa_node);
+  else
+    ctl_json_null (ctl, "numa-node");
+  json_builder_set_member_name (builder, "changes");
+  json_builder_begin_array (builder);
+  for (guint i = 0; config->changes && i < config->changes->len; i++)
+    json_builder_add_string_value (builder, config->changes->pdata[i]);
+  json_builder_end_array (builder);
+}
+
+static void
+tell (Ctl *ctl, const Vm *vm, const Wish *wish, gboolean config_changed, gboolean live_changed, const char *restart_reason) {
+  g_autofree char *what = describe (&wish->memory);
+
+  if (!config_changed && !live_changed)
+    ctl_say (ctl, "Domain '%s' has the memory device already (%s); nothing was changed.", vm->label, what);
+  else
+    ctl_say (ctl, "Domain '%s' has the memory device%s: %s.", vm->label,
+             config_changed && live_changed ? " now, and after a restart"
+             : live_changed                 ? " now"
+                                            : " from its next start on",
+             what);
+  if (config_changed && (!wish->window_bytes || !wish->local_max_bytes) && !wish->have_base)
+    ctl_say (ctl, "What was not given was chosen; --window and --local-max change it.");
+  if (restart_reason)
+    ctl_say (ctl, "It takes a restart (shut it down and start it): %s.", restart_reason);
+}
+
+static void
+show_plan (Ctl *ctl, const Config *config, const Live *live) {
+  for (guint i = 0; config->changes && i < config->changes->len; i++)
+    ctl_say (ctl, "configuration: %s", (const char *)config->changes->pdata[i]);
+  if (live->possible && !live->there)
+    ctl_say (ctl, "running VM: plugs the device into its port");
+}
+
+/* What keeps the new configuration from coming into force: without the hook the VM would not start, its QEMU would find nobody
+ * at the socket; and what was saved comes back as it was. */
+static void
+warn (Ctl *ctl, ctl_domain_t *domain, const Vm *vm) {
+  if (!g_file_test (host_hook_path (), G_FILE_TEST_IS_EXECUTABLE))
+    ctl_warn (ctl, "domain '%s': libvirt's hook %s is missing, so nothing will start its back-end; see 'domybsctl check'",
+              vm->label, host_hook_path ());
+  if (virDomainHasManagedSaveImage (domain, 0) == 1)
+    ctl_warn (ctl,
+              "domain '%s': its saved state would be restored without the device; 'virsh managedsave-remove' drops that state",
+              vm->label);
+}
+
+/* ---- doing it ---- */
+
+typedef struct {
+  gboolean live, config, print_xml, dry_run;
+} Flags;
+
+static gboolean
+apply (Ctl *ctl, ctl_connect_t *connection, ctl_domain_t *domain, const Vm *vm, Wish *wish, Config *config, Live *live,
+       GError **error) {
+  const gboolean config_changes = config->before && config_is_changed (config);
+  gboolean live_changed = FALSE;
+
+  if (config->before && !config_apply (connection, domain, edit, wish, config, error))
+    return FALSE;
+  if (live->possible && !live_plug (ctl, domain, &live->memory, &live_changed, error)) {
+    g_autoptr (GError) reason = NULL;
+
+    if (config_changes && !config_revert (connection, domain, config, &reason))
+      ctl_warn (ctl, "%s", reason->message);
+    return FALSE;
+  }
+  if (config_changes)
+    warn (ctl, domain, vm);
+  json_result (ctl, vm, &wish->memory, config, config_changes, live_changed, live->why_not, FALSE);
+  tell (ctl, vm, wish, config_changes, live_changed, live->why_not);
+  return TRUE;
+}
+
+/* What is to be done: the new configuration (none for --live), the live part. */
+static gboolean
+plan (ctl_domain_t *domain, const Vm *vm, const Scope *scope, Wish *wish, Config *config, Live *live, GError **error) {
+  g_autoptr (GError) reason = NULL;
+  DomainAttachOptions options;
+
+  if (scope->config) {
+    if (!config_plan (domain, edit, wish, config, error))
+      return FALSE;
+  } else {
+    options = options_from (wish, wish->have_base ? &wish->base : NULL);
+    wish->memory = (DomainMemory){ options.window_bytes, options.local_max_bytes, options.populate, -1, TRUE };
+  }
+  if (!scope->live || check_live (vm, wish, live, &reason)) {
+    if (!scope->config)
+      wish->memory = live->memory;
+    return TRUE;
+  }
+  if (scope->live_asked || !scope->config) {
+    g_propagate_error (error, g_steal_pointer (&reason));
+    return FALSE;
+  }
+  live->why_not = scope_cause (vm->label, reason);
+  return TRUE;
+}
+
+static gboolean
+attach (Ctl *ctl, const char *name, const Flags *flags, Wish *wish, GError **error) {
+  g_autoptr (ctl_connect_t) connection = ctl_connect (ctl, CTL_CHANGES, error);
+  g_autoptr (ctl_domain_t) domain = connection ? ctl_domain_find (connection, name, error) : NULL;
+  g_autoptr (Vm) vm = domain && scope_is_system (connection, error) ? vm_read (domain, error) : NULL;
+  g_autofree char *xml = NULL;
+  g_auto (Config) config = { 0 };
+  g_auto (Live) live = { 0 };
+  Scope scope;
+
+  if (!vm || !scope_choose (domain, flags->live, flags->config, &scope, error))
+    return FALSE;
+  if (flags->print_xml && !scope.config) {
+    g_set_error (error, CTL_ERROR, CTL_ERROR_USAGE, "%s: --print-xml shows the configuration, which --live does not change",
+                 ctl->command);
+    return FALSE;
+  }
+  xml = ctl_domain_xml (domain, 0, error);
+  if (!xml)
+    return FALSE;
+  wish->host = (DomainHost){ host_qemu_version (connection, xml), host_phys_bits () };
+  wish->socket_path = launch_socket_path (vm->uuid);
+  wish->have_base = vm->attached;
+  wish->base = vm->memory;
+  live.xml = g_steal_pointer (&xml);
+  if (!plan (domain, vm, &scope, wish, &config, &live, error))
+    return FALSE;
+  if (!flags->print_xml && !flags->dry_run)
+    return apply (ctl, connection, domain, vm, wish, &config, &live, error);
+
+  json_result (ctl, vm, &wish->memory, &config, config.before && config_is_changed (&config), live.possible && !live.there,
+               live.why_not, TRUE);
+  if (flags->print_xml) {
+    ctl_json_string (ctl, "xml", config.after);
+    ctl_print (ctl, config.after);
+    return TRUE;
+  }
+  show_plan (ctl, &config, &live);
+  if (live.why_not)
+    ctl_say (ctl, "running VM: takes a restart: %s", live.why_not);
+  if (!config.changes || (config.changes->len == 0 && !(live.possible && !live.there)))
+    ctl_say (ctl, "Domain '%s' has the memory device already; nothing would be changed.", vm->label);
+  return TRUE;
+}
+
+static gboolean
+read_grant (Ctl *ctl, const char *grant, Wish *wish, GError **error) {
+  wish->have_grant = grant != NULL;
+  wish->populate = g_strcmp0 (grant, "populate") == 0;
+  if (!grant || wish->populate || strcmp (grant, "reserve") == 0)
+    return TRUE;
+  g_set_error (error, CTL_ERROR, CTL_ERROR_USAGE, "%s: --grant: '%s' is neither reserve nor populate", ctl->command, grant);
+  return FALSE;
+}
+
+/* What no domain could have is wrong usage; what this one can't have is for domain_attach to say. */
+static gboolean
+read_sizes (Ctl *ctl, const char *window, const char *local_max, Wish *wish, GError **error) {
+  if (window) {
+    const guint64 *bytes = &wish->window_bytes;
+
+    if (!ctl_parse_size ("--window", window, &wish->window_bytes, error))
+      return FALSE;
+    if (*bytes < DOMAIN_WINDOW_BYTES_MIN || *bytes > DOMAIN_WINDOW_BYTES_MAX || (*bytes & (*bytes - 1))) {
+      g_set_error (error, CTL_ERROR, CTL_ERROR_USAGE,
+                   "%s: --window: %s is not a power of two of at least 2G (it becomes a PCI BAR); use 4G, 64G or the like",
+                   ctl->command, window);
+      return FALSE;
+    }
+  }
+  if (local_max && !ctl_parse_size ("--local-max", local_max, &wish->local_max_bytes, error))
+    return FALSE;
+  if (local_max && (!wish->local_max_bytes || (window && wish->local_max_bytes > wish->window_bytes))) {
+    g_set_error (error, CTL_ERROR, CTL_ERROR_USAGE, "%s: --local-max: %s is not between 2M and the window's size", ctl->command,
+                 local_max);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+gboolean
+command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
+  g_autofree char *window = NULL, *local_max = NULL, *grant = NULL;
+  Flags flags = { 0 };
+  Wish wish = { 0 };
+  const GOptionEntry entries[] = {
+    { "window", 0, 0, G_OPTION_ARG_STRING, &window,
+      "Addresses in the VM where memory can appear: 2G, 4G, 8G, … (64G, or what fits)", "SIZE" },
+    { "local-max", 0, 0, G_OPTION_ARG_STRING, &local_max,
+      "The most that the VM may have at a time (the host's RAM without its reserve)", "SIZE" },
+    { "grant", 0, 0, G_OPTION_ARG_STRING, &grant, "reserve: memory is taken at first touch; populate: at once (reserve)",
+      "MODE" },
+    { "no-node", 0, 0, G_OPTION_ARG_NONE, &wish.no_node, "Give the memory no NUMA node of its own", NULL },
+    { "live", 0, 0, G_OPTION_ARG_NONE, &flags.live, "Change the running VM", NULL },
+    { "config", 0, 0, G_OPTION_ARG_NONE, &flags.config, "Change the configuration: from the next start on", NULL },
+    { "print-xml", 0, 0, G_OPTION_ARG_NONE, &flags.print_xml, "Print the new configuration, change nothing", NULL },
+    { "dry-run", 0, 0, G_OPTION_ARG_NONE, &flags.dry_run, "Say what would be changed, change nothing", NULL },
+    G_OPTION_ENTRY_NULL,
+  };
+  gboolean ok;
+
+  if (!ctl_parse (ctl, entries, &argc, &argv, 1, 1, error) || !read_sizes (ctl, window, local_max, &wish, error)
+      || !read_grant (ctl, grant, &wish, error))
+    return FALSE;
+  ok = attach (ctl, argv[0], &flags, &wish, error);
+  g_free (wish.socket_path);
+  return ok;
+}

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "attach/config.h"
+#include "attach/live.h"
+#include "attach/scope.h"
+#include "ctl/vm.h"
+
+#define TIMEOUT_DEFAULT_S 60
+#define TIMEOUT_MAX_S 86400
+
+typedef struct {
+  gboolean live, config, print_xml, dry_run;
+  int timeout_s;
+} Flags;
+
+/* A ConfigEdit. That nothing is attached is no error here: it may be attached to the running VM only. */
+static char *
+edit (const char *xml, gpointer data, GPtrArray *changes, GError **error) {
+  g_autoptr (GError) reason = NULL;
+  char *after = domain_detach (xml, changes, &reason);
+
+  if (!after && g_error_matches (reason, CTL_ERROR, CTL_ERROR_NOT_FOUND))
+    return g_strdup (xml);
+  if (!after)
+    g_propagate_error (error, g_steal_pointer (&reason));
+  return after;
+}
+
+static void
+json_result (Ctl *ctl, const Vm *vm, const Config *config, gboolean live_changed, gboolean dry_run) {
+  JsonBuilder *builder = ctl_json (ctl);
+
+  if (!builder)
+    return;
+  ctl_json_string (ctl, "domain", vm->name);
+  ctl_json_string (ctl, "uuid", vm->uuid);
+  ctl_json_bool (ctl, "dry-run", dry_run);
+  ctl_json_bool (ctl, "config-changed", config->before && config_is_changed (config));
+  ctl_json_bool (ctl, "live-changed", live_changed);
+  json_builder_set_member_name (builder, "changes");
+  json_builder_begin_array (builder);
+  for (guint i = 0; config->changes && i < config->changes->len; i++)
+    json_builder_add_string_value (builder, config->changes->pdata[i]);
+  json_builder_end_array (builder);
+}
+
+static void
+tell (Ctl *ctl, const Vm *vm, const Scope *scope, gboolean config_changed, gboolean live_changed) {
+  if (live_changed)
+    ctl_say (ctl,
+             "Domain '%s': the device is out of the running VM. Its empty port stays until the VM is shut down, so that the "
+             "device can be attached again.",
+             vm->label);
+  if (config_changed)
+    ctl_say (ctl, "Domain '%s' will start without the memory device.", vm->label);
+  if (config_changed && scope->running && !scope->live && vm->attached && vm->memory.present)
+    ctl_say (ctl, "The running VM keeps the device until it is shut down; 'domybsctl detach %s --live' takes it out now.",
+             vm->word);
+  if (!config_changed && live_changed && scope->persistent && !scope->config)
+    ctl_say (ctl, "Its configuration was not changed.");
+}
+
+/* Nothing is attached where we were to take it from: to say so is an error of its own. */
+static gboolean
+nothing (const Vm *vm, const Scope *scope, GError **error) {
+  const char *where = scope->live && scope->config ? "" : scope->live ? " to the running VM" : " to its configuration";
+
+  g_set_error (error, CTL_ERROR, CTL_ERROR_NOT_FOUND,
+               "domain '%s': no memory device is attached%s; 'domybsctl list --all' shows where one is", vm->label, where);
+  return FALSE;
+}
+
+/* First the running VM, which may refuse; then the configuration. */
+static gboolean
+apply (Ctl *ctl, ctl_connect_t *connection, ctl_domain_t *domain, const Vm *vm, const Scope *scope, const Flags *flags,
+       Config *config, GError **error) {
+  const gboolean config_changes = config->before && config_is_changed (config);
+  gboolean live_changed = FALSE;
+
+  if (scope->live && vm->attached && !live_unplug (ctl, domain, flags->timeout_s * 1000, &live_changed, error))
+    return FALSE;
+  if (config_changes && !config_apply (connection, domain, edit, NULL, config, error)) {
+    if (live_changed)
+      g_prefix_error (error, "taken out of the running VM, but not of the configuration: ");
+    return FALSE;
+  }
+  json_result (ctl, vm, config, live_changed, FALSE);
+  tell (ctl, vm, scope, config_changes, live_changed);
+  return live_changed || config_changes || (scope->live && vm->attached && vm->memory.present) || nothing (vm, scope, error);
+}
+
+static gboolean
+detach (Ctl *ctl, const char *name, const Flags *flags, GError **error) {
+  g_autoptr (ctl_connect_t) connection = ctl_connect (ctl, CTL_CHANGES, error);
+  g_autoptr (ctl_domain_t) domain = connection ? ctl_domain_find (connection, name, error) : NULL;
+  g_autoptr (Vm) vm = domain ? vm_read (domain, error) : NULL;
+  g_auto (Config) config = { 0 };
+  gboolean live_changes;
+  Scope scope;
+
+  if (!vm || !scope_choose (domain, flags->live, flags->config, &scope, error))
+    return FALSE;
+  if (flags->print_xml && !scope.config) {
+    g_set_error (error, CTL_ERROR, CTL_ERROR_USAGE, "%s: --print-xml shows the configuration, which --live does not change",
+                 ctl->command);
+    return FALSE;
+  }
+  if (vm->problem && scope.live) {
+    g_propagate_error (error, g_error_copy (vm->problem));
+    vm_prefix_error (vm, error);
+    return FALSE;
+  }
+  if (scope.config && !config_plan (domain, edit, NULL, &config, error))
+    return FALSE;
+  if (!flags->print_xml && !flags->dry_run)
+    return apply (ctl, connection, domain, vm, &scope, flags, &config, error);
+
+  live_changes = scope.live && vm->attached && vm->memory.present;
+  if (!live_changes && !(config.before && config_is_changed (&config)))
+    return nothing (vm, &scope, error);
+  json_result (ctl, vm, &config, live_changes, TRUE);
+  if (flags->print_xml) {
+    ctl_json_string (ctl, "xml", config.after);
+    ctl_print (ctl, config.after);
+    return TRUE;
+  }
+  if (live_changes)
+    ctl_say (ctl, "running VM: shrinks it to 0 and unplugs the device; its empty port stays until the VM is shut down");
+  for (guint i = 0; config.changes && i < config.changes->len; i++)
+    ctl_say (ctl, "configuration: %s", (const char *)config.changes->pdata[i]);
+  return TRUE;
+}
+
+gboolean
+command_detach (Ctl *ctl, int argc, char **argv, GError **error) {
+  Flags flags = { .timeout_s = TIMEOUT_DEFAULT_S };
+  const GOptionEntry entries[] = {
+    { "live", 0, 0, G_OPTION_ARG_NONE, &flags.live,
+      "Take it out of the running VM, which must give back all that it has borrowed", NULL },
+    { "config", 0, 0, G_OPTION_ARG_NONE, &flags.config, "Take it out of the configuration: from the next start on", NULL },
+    { "timeout", 't', 0, G_OPTION_ARG_INT, &flags.timeout_s, "Wait at most so long for the guest to shrink (60)", "SECONDS" },
+    { "print-xml", 0, 0, G_OPTION_ARG_NONE, &flags.print_xml, "Print the new configuration, change nothing", NULL },
+    { "dry-run", 0, 0, G_OPTION_ARG_NONE, &flags.dry_run, "Say what would be changed, change nothing", NULL },
+    G_OPTION_ENTRY_NULL,
+  };
+
+  if (!ctl_parse (ctl, entries, &argc, &argv, 1, 1, error))
+    return FALSE;
+  if (flags.timeout_s < 1 || flags.timeout_s > TIMEOUT_MAX_S) {
+    g_set_error (error, CTL_ERROR, CTL_ERROR_USAGE, "%s: --timeout: %d is not between 1 and %d seconds", ctl->command,
+                 flags.timeout_s, TIMEOUT_MAX_S);
+    return FALSE;
+  }
+  return detach (ctl, argv[0], &flags, error);
+}

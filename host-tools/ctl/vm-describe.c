@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "ctl/vm-describe.h"
+#include "ctl/resize.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* A refusal that is older explains nothing of now: a guest that still wants memory asks every second. */
+#define REFUSAL_FRESH_MS 30000
+
+static guint64
+bytes (const Vm *vm, guint64 blocks) {
+  return blocks == VM_UNKNOWN ? VM_UNKNOWN : blocks * vm->status.block_bytes;
+}
+
+static char *
+short_size (guint64 size) {
+  return size == VM_UNKNOWN ? g_strdup ("-") : text_size_short (size);
+}
+
+/* ---- words ---- */
+
+static char *
+explain_target (const Vm *vm) {
+  const VmStatus *status = &vm->status;
+  g_autofree char *target = text_size (bytes (vm, status->target_blocks)),
+                  *granted = text_size (bytes (vm, status->granted_blocks));
+  const gboolean stuck = status->blocks_stuck != VM_UNKNOWN && status->blocks_stuck > 0;
+  const ResizeReason refused = resize_refusal (status, REFUSAL_FRESH_MS);
+  g_autofree char *why = NULL;
+
+  if (status->granted_blocks == status->target_blocks)
+    return g_strdup_printf (
+        "The host's target is %s, and that is what it has. 'domybsctl target %s auto' leaves it to the guest again.", target,
+        vm->word);
+  if (status->granted_blocks < status->target_blocks && refused)
+    why = resize_explain (refused, status, 0, vm->word);
+  else if (status->granted_blocks > status->target_blocks && stuck)
+    why = resize_explain (RESIZE_STUCK, status, status->blocks_stuck, vm->word);
+  if (why)
+    return g_strdup_printf ("It has %s of the host's target of %s: %s.", granted, target, why);
+  return g_strdup_printf ("The host's target is %s and it has %s: it is on its way, or the guest can't come nearer.", target,
+                          granted);
+}
+
+static char *
+explain_pressure (const Vm *vm) {
+  const VmStatus *status = &vm->status;
+  const ResizeReason refused = resize_refusal (status, REFUSAL_FRESH_MS);
+
+  if (refused) {
+    g_autofree char *why = resize_explain (refused, status, 0, vm->word);
+
+    return g_strdup_printf ("The guest asked for more and did not get it: %s.", why);
+  }
+  if (status->granted_blocks == 0)
+    return g_strdup ("The guest has enough memory of its own; it borrows when that runs low.");
+  if (status->granted_blocks >= status->max_blocks)
+    return g_strdup ("The guest has all that it may borrow; it gives back what it does not need.");
+  return g_strdup ("The guest decides: it borrows when its memory runs low, and gives back what it does not need.");
+}
+
+char *
+vm_explain (const Vm *vm) {
+  if (vm->problem)
+    return g_strdup_printf ("Not known: %s.", vm->problem->message);
+  if (vm->pending)
+    return g_strdup_printf (
+        "The memory device comes with the next start; 'domybsctl attach %s --live' plugs it in now where that is possible.",
+        vm->word);
+  if (!vm->attached)
+    return g_strdup_printf ("No memory device is attached; 'domybsctl attach %s' gives it one.", vm->word);
+  if (vm->id < 0)
+    return g_strdup ("It is not running; its memory device comes with the next start.");
+  if (!vm->memory.present)
+    return g_strdup_printf ("The memory device is unplugged; 'domybsctl attach %s --live' plugs it in again.", vm->word);
+  if (!vm->have_status || !vm->status.connected)
+    return g_strdup_printf (
+        "Its back-end waits for QEMU; if that stays so, start the domain again ('virsh reboot' is not enough).");
+  if (vm->state == VM_PAUSED)
+    return g_strdup_printf ("The guest is paused and keeps what it has; 'virsh resume %s' lets it go on.", vm->word);
+  if (!vm->status.session)
+    return g_strdup ("No guest driver has said hello: the guest boots, or virtio_domybs is not loaded in it.");
+  return vm->status.have_target ? explain_target (vm) : explain_pressure (vm);
+}
+
+/* ---- tables ---- */
+
+TextTable *
+vm_table_new (void) {
+  static const char *const heads[] = { "NAME", "STATE", ">WINDOW", ">MAX", ">GRANTED", ">TARGET", ">USED", "DRIVER", NULL };
+
+  return text_table_new (heads);
+}
+
+static const char *
+driver_text (const Vm *vm) {
+  if (vm->problem)
+    return "?";
+  if (vm->pending)
+    return "(next start)";
+  if (vm->attached && vm->id >= 0 && !vm->memory.present)
+    return "(unplugged)";
+  if (!vm->have_status)
+    return "-";
+  if (!vm->status.session)
+    return "(none)";
+  return vm->status.driver ? vm->status.driver : "?";
+}
+
+void
+vm_table_add (TextTable *table, const Vm *vm) {
+  const VmStatus *status = vm->have_status ? &vm->status : NULL;
+  const gboolean known = vm->attached || vm->pending;
+  g_autofree char *window = short_size (known ? vm->memory.window_bytes : VM_UNKNOWN);
+  g_autofree char *max = short_size (known ? vm->memory.local_max_bytes : VM_UNKNOWN);
+  g_autofree char *granted = short_size (status ? bytes (vm, status->granted_blocks) : VM_UNKNOWN);
+  g_autofree char *target = status && !status->have_target
+                                ? g_strdup ("auto")
+                                : short_size (status ? bytes (vm, status->target_blocks) : VM_UNKNOWN);
+  g_autofree char *used = short_size (status ? status->memfd_bytes : VM_UNKNOWN);
+
+  text_table_add (table, vm->name, vm_state_text (vm->state), window, max, granted, target, used, driver_text (vm), NULL);
+}
+
+/* A host whose hook does not work has as many problems as domains: some tell it. */
+#define WARNINGS_MAX 5
+
+void
+vm_warn (Ctl *ctl, GPtrArray *vms) {
+  unsigned n = 0;
+
+  for (unsigned i = 0; i < vms->len && !ctl->json; i++) {
+    const Vm *vm = vms->pdata[i];
+
+    if (vm->problem && n++ < WARNINGS_MAX)
+      ctl_warn (ctl, "domain '%s': %s", vm->label, vm->problem->message);
+  }
+  if (n > WARNINGS_MAX)
+    ctl_warn (ctl, "%u more domains have problems; 'domybsctl list --json' tells them all", n - WARNINGS_MAX);
+}
+
+/* ---- JSON ---- */
+
+static void
+json_size (Ctl *ctl, const char *name, guint64 value) {
+  if (value == VM_UNKNOWN)
+    ctl_json_null (ctl, name);
+  else
+    ctl_json_bytes (ctl, name, value);
+}
+
+static void
+json_backend (Ctl *ctl, const Vm *vm) {
+  JsonBuilder *builder = ctl_json (ctl);
+  const VmStatus *status = &vm->status;
+
+  json_builder_set_member_name (builder, "backend");
+  if (!vm->have_status) {
+    json_builder_add_null_value (builder);
+    return;
+  }
+  json_builder_begin_object (builder);
+  json_size (ctl, "pid", status->pid);
+  ctl_json_bool (ctl, "connected", status->connected);
+  ctl_json_bool (ctl, "window-mapped", status->window_mapped);
+  ctl_json_bool (ctl, "session", status->session);
+  ctl_json_string (ctl, "driver", status->driver);
+  json_size (ctl, "max-bytes", bytes (vm, status->max_blocks));
+  json_size (ctl, "granted-bytes", bytes (vm, status->granted_blocks));
+  json_size (ctl, "target-bytes", status->have_target ? bytes (vm, status->target_blocks) : VM_UNKNOWN);
+  json_size (ctl, "used-bytes", status->memfd_bytes);
+  json_size (ctl, "fragmentation-permille", status->fragmentation_permille);
+  json_size (ctl, "audit-punched-bytes", status->audit_punched_bytes);
+  ctl_json_string (ctl, "refused-reason", status->refused_reason);
+  json_size (ctl, "refused-age-ms", status->refused_reason ? status->refused_age_ms : VM_UNKNOWN);
+  json_builder_end_object (builder);
+}
+
+static void
+json_guest (Ctl *ctl, const Vm *vm) {
+  JsonBuilder *builder = ctl_json (ctl);
+  const VmStatus *status = &vm->status;
+
+  json_builder_set_member_name (builder, "guest");
+  if (!vm->have_status || !status->session) {
+    json_builder_add_null_value (builder);
+    return;
+  }
+  json_builder_begin_object (builder);
+  json_size (ctl, "section-bytes", bytes (vm, status->section_blocks));
+  json_size (ctl, "memory-total-bytes", status->mem_total_bytes);
+  json_size (ctl, "memory-available-bytes", status->mem_available_bytes);
+  json_size (ctl, "swap-total-bytes", status->swap_total_bytes);
+  json_size (ctl, "swap-free-bytes", status->swap_free_bytes);
+  json_size (ctl, "online-bytes", bytes (vm, status->blocks_online));
+  json_size (ctl, "held-bytes", bytes (vm, status->blocks_held));
+  json_size (ctl, "stuck-bytes", bytes (vm, status->blocks_stuck));
+  json_size (ctl, "age-ms", status->stats_age_ms);
+  json_builder_end_object (builder);
+}
+
+static void
+json_memory (Ctl *ctl, const Vm *vm) {
+  JsonBuilder *builder = ctl_json (ctl);
+
+  json_builder_set_member_name (builder, "memory");
+  if (!vm->attached && !vm->pending) {
+    json_builder_add_null_value (builder);
+    return;
+  }
+  json_builder_begin_object (builder);
+  ctl_json_bytes (ctl, "window-bytes", vm->memory.window_bytes);
+  ctl_json_bytes (ctl, "local-max-bytes", vm->memory.local_max_bytes);
+  ctl_json_string (ctl, "grant", vm->memory.populate ? "populate" : "reserve");
+  if (vm->memory.numa_node >= 0)
+    ctl_json_int (ctl, "numa-node", vm->memory.numa_node);
+  else
+    ctl_json_null (ctl, "numa-node");
+  ctl_json_bool (ctl, "present", vm->memory.present);
+  json_builder_end_object (builder);
+}
+
+void
+vm_json (Ctl *ctl, const Vm *vm) {
+  JsonBuilder *builder = ctl_json (ctl);
+  g_autofree char *state = g_strdelimit (g_strdup (vm_state_text (vm->state)), " ", '-');
+
+  if (!builder)
+    return;
+  json_builder_begin_object (builder);
+  ctl_json_string (ctl, "name", vm->name);
+  ctl_json_string (ctl, "uuid", vm->uuid);
+  if (vm->id >= 0)
+    ctl_json_int (ctl, "id", vm->id);
+  else
+    ctl_json_null (ctl, "id");
+  ctl_json_string (ctl, "state", state);
+  ctl_json_bool (ctl, "attached", vm->attached);
+  ctl_json_bool (ctl, "pending", vm->pending);
+  json_memory (ctl, vm);
+  json_backend (ctl, vm);
+  json_guest (ctl, vm);
+  json_builder_set_member_name (builder, "problem");
+  if (vm->problem) {
+    json_builder_begin_object (builder);
+    ctl_json_string (ctl, "code", ctl_error_name (vm->problem->code));
+    ctl_json_string (ctl, "message", vm->problem->message);
+    json_builder_end_object (builder);
+  } else {
+    json_builder_add_null_value (builder);
+  }
+  json_builder_end_object (builder);
+}
+
+/* ---- totals ---- */
+
+/* In bytes; VM_UNKNOWN where /proc is not there. */
+static guint64
+meminfo (const char *text, const char *name) {
+  const char *line = strstr (text, name);
+  guint64 kib;
+
+  return line && sscanf (line + strlen (name), ": %" G_GUINT64_FORMAT " kB", &kib) == 1 ? kib * 1024 : VM_UNKNOWN;
+}
+
+void
+vm_totals (GPtrArray *vms, VmTotals *ret) {
+  g_autofree char *text = NULL;
+
+  *ret = (VmTotals){
+    .host_lent_bytes = VM_UNKNOWN,
+    .host_limit_bytes = VM_UNKNOWN,
+    .host_reserve_bytes = VM_UNKNOWN,
+    .host_total_bytes = VM_UNKNOWN,
+    .host_available_bytes = VM_UNKNOWN,
+  };
+  if (g_file_get_contents ("/proc/meminfo", &text, NULL, NULL)) {
+    ret->host_total_bytes = meminfo (text, "MemTotal");
+    ret->host_available_bytes = meminfo (text, "MemAvailable");
+  }
+  for (unsigned i = 0; i < vms->len; i++) {
+    const Vm *vm = vms->pdata[i];
+
+    ret->attached += vm->attached;
+    ret->running += vm->attached && vm->id >= 0;
+    if (!vm->have_status)
+      continue;
+    ret->granted_bytes += bytes (vm, vm->status.granted_blocks);
+    ret->used_bytes += vm->status.memfd_bytes;
+    /* All say the same of the host, unless one was started with options of its own: the last one's will do. */
+    ret->host_lent_bytes = bytes (vm, vm->status.host_used_blocks);
+    ret->host_limit_bytes = bytes (vm, vm->status.host_limit_blocks);
+    ret->host_reserve_bytes = vm->status.host_reserve_bytes;
+  }
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The back-end's answer to `status`, read and checked. Pure. Its members: backend/device/control.md. */
+#ifndef DOMYBS_HOST_TOOLS_VM_STATUS_H
+#define DOMYBS_HOST_TOOLS_VM_STATUS_H
+
+#include <glib.h>
+#include <json-glib/json-glib.h>
+
+#define VM_UNKNOWN G_MAXUINT64 /* a figure that this back-end, or this guest, does not give */
+
+typedef struct {
+  guint64 block_bytes;
+  guint64 window_blocks, max_blocks, granted_blocks;
+  gboolean have_target;
+  guint64 target_blocks;
+  gboolean connected, window_mapped, session;
+  guint64 memfd_bytes; /* of the host's memory, by the kernel's count */
+  guint64 fragmentation_permille;
+  guint64 requests, requests_refused, audit_punched_bytes;
+  guint64 host_used_blocks, host_limit_blocks, host_reserve_bytes; /* the last: VM_UNKNOWN from older back-ends */
+  guint64 pid;
+  char *refused_reason;                 /* NULL: none */
+  guint64 refused_age_ms, stats_age_ms; /* since the last refused GRANT, the last STATS; VM_UNKNOWN: there was none */
+  /* The guest's word; VM_UNKNOWN, or NULL, where it gave none */
+  char *driver;
+  guint64 section_blocks, mem_total_bytes, mem_available_bytes, swap_total_bytes, swap_free_bytes;
+  guint64 blocks_online, blocks_held, blocks_stuck;
+} VmStatus;
+
+/* FALSE (CTL_ERROR_ACCESS: "its back-end's answer makes no sense: …") when a member that must be there is missing, has another
+ * type or contradicts another one; nothing is allocated then. */
+gboolean vm_status_read (JsonObject *answer, VmStatus *ret_status, GError **error);
+void vm_status_clear (VmStatus *status);
+
+#endif

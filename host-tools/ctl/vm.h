@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Domains with all that libvirt, their metadata and their back-ends say about them. */
+#ifndef DOMYBS_HOST_TOOLS_VM_H
+#define DOMYBS_HOST_TOOLS_VM_H
+
+#include "ctl/control-client.h"
+#include "ctl/ctl.h"
+#include "domain/domain.h"
+#include "ctl/vm-status.h"
+
+/* What libvirt says its state is; only the difference that matters to operators. */
+typedef enum { VM_SHUT_OFF, VM_RUNNING, VM_PAUSED, VM_CRASHED, VM_OTHER } VmState;
+
+typedef struct {
+  char *name, *uuid;
+  const char *label; /* the name, escaped for messages */
+  const char *word;  /* … and quoted for a shell where it needs that, for commands in messages */
+  int id;            /* of a running one, else −1 */
+  VmState state;
+  gboolean attached;    /* the device is in the XML that is in force now */
+  gboolean pending;     /* … or only in the configuration: from the next start on */
+  DomainMemory memory;  /* of either */
+  gboolean have_status; /* its back-end answered */
+  VmStatus status;
+  GError *problem; /* why attached or have_status are not what they should be; without the object. NULL: none */
+} Vm;
+
+void vm_free (Vm *vm);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (Vm, vm_free)
+
+/* "running", "paused", "shut off", "crashed", "other"; in JSON "shut-off". */
+const char *vm_state_text (VmState state);
+
+/* All domains by name, or only those that have the device (or will). Domains that vanish meanwhile are left out. */
+GPtrArray *vm_gather (ctl_connect_t *connection, gboolean all, GError **error);
+/* Asks their back-ends, all at once: those that do not answer cost VM_GATHER_MS together, and are the problem of their VMs
+ * only. */
+#define VM_GATHER_MS 2000
+void vm_ask_all (GPtrArray *vms);
+
+/* One domain, without asking its back-end. What is wrong with it is its problem. */
+Vm *vm_read (ctl_domain_t *domain, GError **error);
+/* Asks its back-end, if it should have one. */
+void vm_ask (Vm *vm);
+
+/* The domain that text names, for a command that needs its device to work: attached, running, and its back-end reached. Else an
+ * error that says what to do. *ret_client is the caller's. */
+Vm *vm_open (Ctl *ctl, const char *text, ControlClient **ret_client, GError **error);
+
+/* Puts "domain 'x': " in front of an error. */
+void vm_prefix_error (const Vm *vm, GError **error);
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Takes back what attach did, in the opposite order, and no more than that: what somebody has changed since is theirs. */
+#include "domain-detach.h"
+
+#include <string.h>
+
+#include "domain-args.h"
+#include "domain-metadata.h"
+#include "domain-ram.h"
+#include "domain.h"
+#include "error.h"
+
+G_GNUC_PRINTF (2, 3)
+static void
+tell (GPtrArray *changes, const char *format, ...) {
+  va_list arguments;
+
+  va_start (arguments, format);
+  if (changes)
+    g_ptr_array_add (changes, g_strdup_vprintf (format, arguments));
+  va_end (arguments);
+}
+
+gboolean
+domain_is_attached (const DomainXml *xml) {
+  g_autoptr (GPtrArray) args = domain_args (xml);
+
+  return domain_metadata_node (xml) || domain_args_have_ours (args);
+}
+
+/* ---- <qemu:commandline> ---- */
+
+/* The last of our arguments; the option before it when that is still there. */
+static gboolean
+remove_one_argument (DomainXml *xml, int numa_node) {
+  g_autoptr (GPtrArray) args = domain_args (xml);
+
+  for (guint i = args->len; i-- > 0;) {
+    const DomainArg *arg = args->pdata[i];
+    const char *option = domain_args_option (args, i);
+
+    if (!domain_arg_is_ours (option, arg->value, numa_node))
+      continue;
+    domain_xml_remove (xml, arg->node);
+    if (option) {
+      /* Removing one makes every node found before void. */
+      g_autoptr (GPtrArray) rest = domain_args (xml);
+
+      if (i <= rest->len)
+        domain_xml_remove (xml, ((DomainArg *)rest->pdata[i - 1])->node);
+    }
+    return TRUE;
+  }
+  return FALSE;
+}
+
+static void
+undo_arguments (DomainXml *xml, int numa_node, const DomainAdded *added, GPtrArray *changes) {
+  xmlNode *commandline;
+  unsigned n = 0;
+
+  /* Bounded: an edit that fails would leave the argument where it is. */
+  for (guint max = domain_args_count (xml); n < max && remove_one_argument (xml, numa_node); n++)
+    ;
+  if (n > 0)
+    tell (changes, "takes the memory device and its hidden PCI Express port out of QEMU's command line");
+  if (numa_node >= 0)
+    tell (changes, "removes NUMA node %d, which was for the memory", numa_node);
+  commandline = domain_xml_child_ns (domain_xml_root (xml), DOMAIN_QEMU_URI, "commandline");
+  if (added->done[DOMAIN_ADDED_COMMANDLINE] && commandline && domain_xml_is_blank (commandline))
+    domain_xml_remove (xml, commandline);
+  if (added->done[DOMAIN_ADDED_XMLNS])
+    domain_xml_undeclare (xml, "qemu", DOMAIN_QEMU_URI);
+}
+
+/* ---- NUMA cell ---- */
+
+static void
+undo_cell (DomainXml *xml, const DomainAdded *added, GPtrArray *changes) {
+  xmlNode *cell = domain_first_cell (xml), *cpu, *numa;
+
+  if (!added->done[DOMAIN_ADDED_CELL] || !cell)
+    return;
+  if (domain_xml_next (cell)) {
+    tell (changes, "leaves NUMA cell 0, which attach made, since there are other cells now");
+    return;
+  }
+  domain_xml_remove (xml, cell);
+  tell (changes, "removes NUMA cell 0, which attach made");
+  cpu = domain_xml_child (domain_xml_root (xml), "cpu");
+  numa = domain_xml_child (cpu, "numa");
+  if (added->done[DOMAIN_ADDED_NUMA] && numa && domain_xml_is_blank (numa))
+    domain_xml_remove (xml, numa);
+  cpu = domain_xml_child (domain_xml_root (xml), "cpu");
+  if (added->done[DOMAIN_ADDED_CPU] && cpu && domain_xml_is_blank (cpu) && !cpu->properties)
+    domain_xml_remove (xml, cpu);
+}
+
+/* ---- shared memory ---- */
+
+static xmlNode *
+backing_child (const DomainXml *xml, const char *name) {
+  return domain_xml_child (domain_xml_child (domain_xml_root (xml), "memoryBacking"), name);
+}
+
+static void
+undo_private_cells (DomainXml *xml, const DomainAdded *added) {
+  for (guint i = 0; added->private_cells && i < added->private_cells->len; i++) {
+    g_autofree char *id = g_strdup_printf ("%u", g_array_index (added->private_cells, unsigned, i));
+    xmlNode *cell = domain_first_cell (xml);
+
+    while (cell && !domain_xml_attribute_is (cell, "id", id))
+      cell = domain_xml_next (cell);
+    if (cell && domain_xml_attribute_is (cell, "memAccess", "shared"))
+      domain_xml_set_attribute (xml, cell, "memAccess", "private");
+  }
+}
+
+static void
+undo_access (DomainXml *xml, const DomainAdded *added) {
+  xmlNode *access = backing_child (xml, "access");
+
+  if (!added->done[DOMAIN_ADDED_ACCESS] || !domain_xml_attribute_is (access, "mode", "shared"))
+    return;
+  if (added->access_was_private)
+    domain_xml_set_attribute (xml, access, "mode", "private");
+  else
+    domain_xml_remove (xml, access);
+}
+
+static void
+undo_source (DomainXml *xml, const DomainAdded *added) {
+  xmlNode *source = backing_child (xml, "source");
+
+  if (!added->done[DOMAIN_ADDED_SOURCE] || !domain_xml_attribute_is (source, "type", "memfd"))
+    return;
+  if (added->source_was_anonymous)
+    domain_xml_set_attribute (xml, source, "type", "anonymous");
+  else
+    domain_xml_remove (xml, source);
+}
+
+static void
+undo_backing (DomainXml *xml, const DomainAdded *added, GPtrArray *changes) {
+  const gboolean did_any
+      = added->done[DOMAIN_ADDED_ACCESS] || added->done[DOMAIN_ADDED_SOURCE] || added->done[DOMAIN_ADDED_MEM_ACCESS];
+  g_autofree char *sharer = domain_memory_sharer (xml);
+  xmlNode *backing;
+
+  if (!did_any)
+    return;
+  if (sharer) {
+    tell (changes, "leaves the VM's memory shared: %s needs that, too", sharer);
+    return;
+  }
+  undo_private_cells (xml, added);
+  undo_access (xml, added);
+  undo_source (xml, added);
+  backing = domain_xml_child (domain_xml_root (xml), "memoryBacking");
+  if (added->done[DOMAIN_ADDED_MEMORY_BACKING] && backing && domain_xml_is_blank (backing))
+    domain_xml_remove (xml, backing);
+  tell (changes, "makes the VM's memory what it was before, not shared");
+}
+
+/* ---- all ---- */
+
+static void
+undo_metadata (DomainXml *xml, const DomainAdded *added) {
+  xmlNode *node = domain_metadata_node (xml), *metadata;
+
+  if (!node)
+    return;
+  domain_xml_remove (xml, node);
+  metadata = domain_xml_child (domain_xml_root (xml), "metadata");
+  if (added->done[DOMAIN_ADDED_METADATA] && metadata && domain_xml_is_blank (metadata))
+    domain_xml_remove (xml, metadata);
+}
+
+gboolean
+domain_undo (DomainXml *xml, GPtrArray *changes, GError **error) {
+  g_autoptr (GError) damage = NULL;
+  g_auto (DomainAdded) added = { { FALSE } };
+  DomainMemory memory = { .numa_node = -1 };
+
+  if (!domain_metadata_read (xml, &memory, &added, &damage)) {
+    g_autoptr (GPtrArray) args = domain_args (xml);
+
+    if (damage) {
+      g_propagate_error (error, g_steal_pointer (&damage));
+      return FALSE;
+    }
+    memory.numa_node = domain_args_numa_node (args);
+    tell (changes,
+          "finds no record of it in <metadata>: a NUMA cell or shared memory that attach may have added stay as they are");
+  }
+  undo_metadata (xml, &added);
+  undo_arguments (xml, memory.numa_node, &added, changes);
+  undo_cell (xml, &added, changes);
+  undo_backing (xml, &added, changes);
+  return TRUE;
+}
+
+char *
+domain_detach (const char *text, GPtrArray *changes, GError **error) {
+  g_autoptr (DomainXml) xml = domain_xml_new (text, error);
+
+  if (!xml)
+    return NULL;
+  if (!domain_is_attached (xml)) {
+    g_set_error (error, CTL_ERROR, CTL_ERROR_NOT_FOUND, "no memory device is attached to it; 'domybsctl attach' does that");
+    return NULL;
+  }
+  return domain_undo (xml, changes, error) ? domain_xml_finish (xml, error) : NULL;
+}

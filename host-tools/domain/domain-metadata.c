@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "domain-metadata.h"
+
+#include <string.h>
+
+#include "error.h"
+
+static const char *const kind_names[DOMAIN_ADDED_KINDS] = {
+  [DOMAIN_ADDED_MEMORY_BACKING] = "memoryBacking",
+  [DOMAIN_ADDED_SOURCE] = "source",
+  [DOMAIN_ADDED_ACCESS] = "access",
+  [DOMAIN_ADDED_MEM_ACCESS] = "memAccess",
+  [DOMAIN_ADDED_CPU] = "cpu",
+  [DOMAIN_ADDED_NUMA] = "numa",
+  [DOMAIN_ADDED_CELL] = "cell",
+  [DOMAIN_ADDED_XMLNS] = "xmlns",
+  [DOMAIN_ADDED_COMMANDLINE] = "commandline",
+  [DOMAIN_ADDED_METADATA] = "metadata",
+};
+
+void
+domain_added_clear (DomainAdded *added) {
+  g_clear_pointer (&added->private_cells, g_array_unref);
+}
+
+xmlNode *
+domain_metadata_node (const DomainXml *xml) {
+  xmlNode *metadata = domain_xml_child (domain_xml_root (xml), "metadata"), *node = NULL;
+
+  for (; metadata && !node; metadata = domain_xml_next (metadata))
+    node = domain_xml_child_ns (metadata, DOMAIN_METADATA_URI, DOMAIN_METADATA_PREFIX);
+  return node;
+}
+
+G_GNUC_PRINTF (3, 4)
+static gboolean
+refuse (xmlNode *node, GError **error, const char *format, ...) {
+  g_autofree char *what = NULL;
+  va_list arguments;
+
+  va_start (arguments, format);
+  what = g_strdup_vprintf (format, arguments);
+  va_end (arguments);
+  g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED,
+               "<metadata> of the memory device is damaged: line %lu: %s; delete its <%s:%s> with 'virsh edit', then detach "
+               "and attach again",
+               domain_xml_line (node), what, DOMAIN_METADATA_PREFIX, DOMAIN_METADATA_PREFIX);
+  return FALSE;
+}
+
+static gboolean
+read_number (xmlNode *node, const char *name, guint64 min, guint64 max, guint64 *ret_number, GError **error) {
+  g_autofree char *text = domain_xml_attribute (node, name);
+
+  if (!domain_xml_number (text, min, max, ret_number))
+    return refuse (node, error, "%s is not a number from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT, name, min, max);
+  return TRUE;
+}
+
+/* An attribute that is one of two words. */
+static gboolean
+read_choice (xmlNode *node, const char *name, const char *no, const char *yes, gboolean *ret_yes, GError **error) {
+  g_autofree char *text = domain_xml_attribute (node, name);
+
+  if (g_strcmp0 (text, yes) != 0 && g_strcmp0 (text, no) != 0)
+    return refuse (node, error, "%s is neither %s nor %s", name, yes, no);
+  *ret_yes = strcmp (text, yes) == 0;
+  return TRUE;
+}
+
+static gboolean
+read_memory (xmlNode *node, DomainMemory *ret_memory, GError **error) {
+  g_autofree char *numa_node = domain_xml_attribute (node, "numa-node");
+  DomainMemory memory = { .numa_node = -1 };
+  guint64 number;
+
+  if (!read_number (node, "window", DOMAIN_WINDOW_BYTES_MIN, DOMAIN_WINDOW_BYTES_MAX, &memory.window_bytes, error))
+    return FALSE;
+  if (memory.window_bytes & (memory.window_bytes - 1))
+    return refuse (node, error, "window is not a power of two");
+  if (!read_number (node, "local-max", DOMAIN_BLOCK_BYTES, memory.window_bytes, &memory.local_max_bytes, error))
+    return FALSE;
+  if (memory.local_max_bytes % DOMAIN_BLOCK_BYTES)
+    return refuse (node, error, "local-max is not a multiple of %u", DOMAIN_BLOCK_BYTES);
+  if (!read_choice (node, "grant", "reserve", "populate", &memory.populate, error)
+      || !read_choice (node, "present", "no", "yes", &memory.present, error))
+    return FALSE;
+  if (numa_node) {
+    if (!read_number (node, "numa-node", 0, DOMAIN_NUMA_NODES_MAX - 1, &number, error))
+      return FALSE;
+    memory.numa_node = (int)number;
+  }
+  *ret_memory = memory;
+  return TRUE;
+}
+
+static gboolean
+read_was (xmlNode *node, const char *expected, gboolean *ret_was, GError **error) {
+  g_autofree char *was = domain_xml_attribute (node, "was");
+
+  if (was && g_strcmp0 (was, expected) != 0)
+    return refuse (node, error, "was is not %s", expected ? expected : "known here");
+  *ret_was = was != NULL;
+  return TRUE;
+}
+
+static gboolean
+read_one_added (xmlNode *node, DomainAdded *added, GError **error) {
+  g_autofree char *what = domain_xml_attribute (node, "what");
+  DomainAddedKind kind = 0;
+  gboolean was = FALSE;
+  guint64 number;
+
+  while (kind < DOMAIN_ADDED_KINDS && g_strcmp0 (what, kind_names[kind]) != 0)
+    kind++;
+  if (kind == DOMAIN_ADDED_KINDS)
+    return refuse (node, error, "what is not known here");
+  if (added->done[kind] && kind != DOMAIN_ADDED_MEM_ACCESS)
+    return refuse (node, error, "%s is there twice", kind_names[kind]);
+  added->done[kind] = TRUE;
+  switch (kind) {
+  case DOMAIN_ADDED_SOURCE:
+    return read_was (node, "anonymous", &added->source_was_anonymous, error);
+  case DOMAIN_ADDED_ACCESS:
+    return read_was (node, "private", &added->access_was_private, error);
+  case DOMAIN_ADDED_MEM_ACCESS:
+    if (!read_was (node, "private", &was, error) || !read_number (node, "cell", 0, DOMAIN_NUMA_NODES_MAX - 1, &number, error))
+      return FALSE;
+    if (!added->private_cells)
+      added->private_cells = g_array_new (FALSE, FALSE, sizeof (unsigned));
+    if (!was || added->private_cells->len == DOMAIN_NUMA_NODES_MAX)
+      return refuse (node, error, "memAccess has no was, or there are too many");
+    g_array_append_val (added->private_cells, (unsigned){ (unsigned)number });
+    return TRUE;
+  default:
+    return read_was (node, NULL, &was, error);
+  }
+}
+
+gboolean
+domain_metadata_read (const DomainXml *xml, DomainMemory *ret_memory, DomainAdded *ret_added, GError **error) {
+  xmlNode *node = domain_metadata_node (xml), *memory_node = domain_xml_child_ns (node, DOMAIN_METADATA_URI, "memory");
+  g_auto (DomainAdded) added = { { FALSE } };
+  DomainMemory memory;
+
+  if (!node)
+    return FALSE;
+  if (!memory_node)
+    return refuse (node, error, "it has no <%s:memory>", DOMAIN_METADATA_PREFIX);
+  if (domain_xml_next (memory_node) || domain_xml_next (node))
+    return refuse (node, error, "it is there twice");
+  if (!read_memory (memory_node, &memory, error))
+    return FALSE;
+  for (xmlNode *at = domain_xml_child_ns (node, DOMAIN_METADATA_URI, "added"); at; at = domain_xml_next (at))
+    if (!read_one_added (at, &added, error))
+      return FALSE;
+  if (ret_memory)
+    *ret_memory = memory;
+  if (ret_added) {
+    *ret_added = added;
+    added.private_cells = NULL;
+  }
+  return TRUE;
+}
+
+static void
+format_added (GString *text, const char *prefix, const char *what, const char *was) {
+  g_string_append_printf (text, "  <%sadded what=\"%s\"", prefix, what);
+  if (was)
+    g_string_append_printf (text, " was=\"%s\"", was);
+  g_string_append (text, "/>\n");
+}
+
+char *
+domain_metadata_format (const DomainMemory *memory, const DomainAdded *added, gboolean with_namespace) {
+  const char *prefix = with_namespace ? DOMAIN_METADATA_PREFIX ":" : "";
+  const char *xmlns = with_namespace ? " xmlns:" DOMAIN_METADATA_PREFIX "=\"" DOMAIN_METADATA_URI "\"" : "";
+  GString *text = g_string_new (NULL);
+
+  /* Double quotes: libvirt dumps foreign metadata with them. */
+  g_string_append_printf (text, "<%s" DOMAIN_METADATA_PREFIX "%s>\n", prefix, xmlns);
+  g_string_append_printf (text, "  <%smemory window=\"%" G_GUINT64_FORMAT "\" local-max=\"%" G_GUINT64_FORMAT "\" grant=\"%s\"",
+                          prefix, memory->window_bytes, memory->local_max_bytes, memory->populate ? "populate" : "reserve");
+  if (memory->numa_node >= 0)
+    g_string_append_printf (text, " numa-node=\"%d\"", memory->numa_node);
+  g_string_append_printf (text, " present=\"%s\"/>\n", memory->present ? "yes" : "no");
+  for (DomainAddedKind kind = 0; kind < DOMAIN_ADDED_KINDS; kind++) {
+    if (!added->done[kind])
+      continue;
+    if (kind == DOMAIN_ADDED_MEM_ACCESS)
+      for (guint i = 0; i < added->private_cells->len; i++)
+        g_string_append_printf (text, "  <%sadded what=\"%s\" cell=\"%u\" was=\"private\"/>\n", prefix, kind_names[kind],
+                                g_array_index (added->private_cells, unsigned, i));
+    else if (kind == DOMAIN_ADDED_SOURCE)
+      format_added (text, prefix, kind_names[kind], added->source_was_anonymous ? "anonymous" : NULL);
+    else if (kind == DOMAIN_ADDED_ACCESS)
+      format_added (text, prefix, kind_names[kind], added->access_was_private ? "private" : NULL);
+    else
+      format_added (text, prefix, kind_names[kind], NULL);
+  }
+  g_string_append_printf (text, "</%s" DOMAIN_METADATA_PREFIX ">", prefix);
+  return g_string_free (text, FALSE);
+}

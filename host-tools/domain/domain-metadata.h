@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Our element in <metadata>: what is attached, and what attach had to change in the rest of the XML. */
+#ifndef DOMYBS_HOST_TOOLS_DOMAIN_METADATA_H
+#define DOMYBS_HOST_TOOLS_DOMAIN_METADATA_H
+
+#include "domain-xml.h"
+#include "domain.h"
+
+/* What attach added or changed. The order is that in which it did so; detach goes backwards. */
+typedef enum {
+  DOMAIN_ADDED_MEMORY_BACKING, /* <memoryBacking> */
+  DOMAIN_ADDED_SOURCE,         /* its <source>; was: its type before, if there was one */
+  DOMAIN_ADDED_ACCESS,         /* its <access>; was: its mode before */
+  DOMAIN_ADDED_MEM_ACCESS,     /* memAccess of a NUMA cell; was: before */
+  DOMAIN_ADDED_CPU,            /* <cpu> */
+  DOMAIN_ADDED_NUMA,           /* its <numa> */
+  DOMAIN_ADDED_CELL,           /* its <cell id='0'> */
+  DOMAIN_ADDED_XMLNS,          /* the prefix of <qemu:commandline> at the root */
+  DOMAIN_ADDED_COMMANDLINE,    /* <qemu:commandline> */
+  DOMAIN_ADDED_METADATA,       /* <metadata> */
+  DOMAIN_ADDED_KINDS,
+} DomainAddedKind;
+
+typedef struct {
+  gboolean done[DOMAIN_ADDED_KINDS];
+  gboolean source_was_anonymous; /* else there was none */
+  gboolean access_was_private;   /* else there was none */
+  GArray *private_cells;         /* of unsigned: NUMA cells whose memAccess was private; NULL is none */
+} DomainAdded;
+
+void domain_added_clear (DomainAdded *added);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (DomainAdded, domain_added_clear)
+
+/* Our element, or NULL. */
+xmlNode *domain_metadata_node (const DomainXml *xml);
+
+/* Both may be NULL. FALSE without error: there is no element. FALSE with CTL_ERROR_REFUSED: it says something that attach never
+ * wrote. */
+gboolean domain_metadata_read (const DomainXml *xml, DomainMemory *ret_memory, DomainAdded *ret_added, GError **error);
+
+/* The element's text. with_namespace FALSE: without prefix and xmlns, as virDomainSetMetadata wants it. */
+char *domain_metadata_format (const DomainMemory *memory, const DomainAdded *added, gboolean with_namespace);
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a libvirt domain's XML says about the memory device, and how it says so after attach and detach. Pure: text in, text
+ * out; no file, no libvirt. Whoever calls defines the result.
+ *
+ * Everything that attach changes is either recognised by its own ids ("domybs-…") or recorded in <metadata>, so that detach
+ * takes back just that: foreign parts of the XML, and edits made in between, stay as they are, to the byte.
+ *
+ * Error messages give the cause, then after a semicolon the next step; the caller puts the domain's name before them. XML that
+ * can't be read is CTL_ERROR_REFUSED, with the line, everywhere.
+ */
+#ifndef DOMYBS_HOST_TOOLS_DOMAIN_H
+#define DOMYBS_HOST_TOOLS_DOMAIN_H
+
+#include <glib.h>
+
+#define DOMAIN_METADATA_URI "urn:domybs:libvirt:1"
+#define DOMAIN_METADATA_PREFIX "domybs"
+
+/* Ids in QEMU's command line. */
+#define DOMAIN_PORT_ID "domybs-port"
+#define DOMAIN_CHARDEV_ID "domybs-chr"
+#define DOMAIN_DEVICE_ID "domybs0"
+#define DOMAIN_INITIATOR_ID "domybs-initiator"
+
+/* The device, for hot plug too. Its chardev is of type socket, a client that never reconnects. */
+#define DOMAIN_DEVICE_DRIVER "vhost-user-test-device-pci"
+#define DOMAIN_DEVICE_VIRTIO_ID 37
+#define DOMAIN_DEVICE_QUEUES 2
+#define DOMAIN_DEVICE_CONFIG_BYTES 64
+
+#define DOMAIN_BLOCK_BYTES (2u << 20)
+#define DOMAIN_WINDOW_BYTES_MIN (G_GUINT64_CONSTANT (2) << 30)
+#define DOMAIN_WINDOW_BYTES_MAX (G_GUINT64_CONSTANT (1) << 48) /* of 52 bits of address, which is what x86-64 can have */
+#define DOMAIN_NUMA_NODES_MAX 128                              /* QEMU's limit */
+
+/* The PCI device that stands for the NUMA node: the port, which stays when the device is unplugged. */
+#define DOMAIN_INITIATOR_PCI_ID DOMAIN_PORT_ID
+
+/* The oldest QEMU whose generic vhost-user device has a shared-memory window, as libvirt writes versions. */
+#define DOMAIN_QEMU_VERSION_MIN 11000000ul
+
+/* What is attached, as the metadata says. All sizes in bytes. */
+typedef struct {
+  guint64 window_bytes;    /* a power of two, ≥ 2 GiB */
+  guint64 local_max_bytes; /* a multiple of 2 MiB, ≤ window_bytes */
+  gboolean populate;       /* grant mode */
+  int numa_node;           /* of the VM; -1: none of its own */
+  gboolean present;        /* FALSE: only the port is there (after a live detach) */
+} DomainMemory;
+
+/* What is known of the host; 0 is unknown, and then that check is left to QEMU. */
+typedef struct {
+  unsigned long qemu_version; /* of the domain's emulator: 1000000 × major + 1000 × minor + micro */
+  unsigned phys_bits;         /* of the host's processors, for CPU modes that pass it on */
+} DomainHost;
+
+typedef struct {
+  guint64 window_bytes;
+  guint64 local_max_bytes;
+  gboolean populate;
+  gboolean own_node; /* give the memory a NUMA node of its own */
+} DomainAttachOptions;
+
+/* Who it is. name and uuid are the caller's to free (domain_identity_clear); a UUID is 36 characters, checked. */
+typedef struct {
+  char *name, *uuid;
+  int id; /* of a running domain, else -1 */
+} DomainIdentity;
+
+gboolean domain_read_identity (const char *xml, DomainIdentity *ret_identity, GError **error);
+void domain_identity_clear (DomainIdentity *identity);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (DomainIdentity, domain_identity_clear)
+
+/* <emulator>, or NULL. */
+char *domain_read_emulator (const char *xml);
+
+/* The owner that libvirt's DAC driver gave the domain's QEMU (<label> of <seclabel model='dac'>: "+64055:+64055"), or NULL. */
+char *domain_read_dac_label (const char *xml);
+
+/* What is attached. FALSE without error set when nothing is; FALSE with error (CTL_ERROR_REFUSED) when metadata is there that
+ * can't be right. Every value is checked: the XML's author may be less privileged than the reader. */
+gboolean domain_read_memory (const char *xml, DomainMemory *ret_memory, GError **error);
+
+/* The XML with the device attached, its back-end's socket at socket_path. Appends to changes (of strings, may be NULL) a
+ * sentence for each change made. Attached already with the same options: the XML as it was and no change; with others: an
+ * update. CTL_ERROR_REFUSED where it can't be: not q35, VFIO/hostdev, locked memory, more RAM regions than vhost-user has room
+ * for, QEMU too old, window beyond the VM's physical addresses, arguments with our ids but without our record, … */
+char *domain_attach (const char *xml, const DomainAttachOptions *options, const DomainHost *host, const char *socket_path,
+                     GPtrArray *changes, GError **error);
+
+/* The XML as if the device had never been attached, with all other edits made since. CTL_ERROR_NOT_FOUND when nothing is
+ * attached. */
+char *domain_detach (const char *xml, GPtrArray *changes, GError **error);
+
+/* Whether a domain to which it is attached can still be started with it: nothing that pins memory has come beside it since, and
+ * memory is shared. Else CTL_ERROR_REFUSED. */
+gboolean domain_check_start (const char *xml, GError **error);
+
+/* Whether the device can be plugged into this *running* domain (xml: its live XML): its port with enough room for the window is
+ * there, and its memory is shared. Else CTL_ERROR_REFUSED, saying that it takes a restart of the VM and why. */
+gboolean domain_check_live (const char *xml, guint64 window_bytes, GError **error);
+
+/* The metadata element as virDomainSetMetadata takes it (it wants neither prefix nor xmlns, but adds them): with `memory`, and
+ * with the record of what attach added to this XML. CTL_ERROR_NOT_FOUND when nothing is attached. */
+char *domain_metadata_for_libvirt (const char *xml, const DomainMemory *memory, GError **error);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The back-end process of one VM: started before QEMU (by libvirt's hook) or before a hot plug (by domybsctl), ended with the
+ * VM or after a hot unplug. It is nobody's child: it outlives who started it.
+ *
+ *     RUNDIR/vm/UUID/       0750 root:QEMU's group; above it everything is 0755
+ *       backend.sock        0660 root:QEMU's group, for QEMU
+ *       control.sock        for root
+ *       backend.pid         pid and start time, see process.h
+ *     LOGDIR/NAME.log       0640
+ *
+ * Back-ends run with --once: each ends by itself when its QEMU has closed the connection. That is what makes it safe to say
+ * that a back-end is never ended while its QEMU lives (QEMU would crash), for then nobody has to end one that is connected:
+ *  - QEMU killed, with libvirtd running, down, or gone for good: the kernel closes the connection, the back-end goes. The hook
+ *    (`release`, which libvirtd makes up for when it starts again) removes the folder; so does the next start of the VM.
+ *  - libvirtd restarted or upgraded, the hook called by mistake: a connected back-end with a living QEMU is left alone.
+ *  - Hot unplug and plug: the connection ends with chardev-remove, so every plug has a back-end of its own.
+ *  - The guest reboots, or libvirt resets it: QEMU keeps the connection.
+ * The price is that a connection by somebody else, before QEMU, uses a back-end up; only root and QEMU's group can do that. A
+ * back-end that closed the connection itself (QEMU broke the protocol) stays and audits the window; the hook ends it when QEMU
+ * is gone.
+ *
+ * What somebody else listens at in a VM's folder (the systemd units domybs-backend@UUID) is taken as it is and never ended.
+ *
+ * Starts and stops of one VM exclude each other over all processes of the host, by a lock on a byte of RUNDIR/vm/.lock: no file
+ * has to be removed, so none can be removed under somebody who waits for it.
+ */
+#ifndef DOMYBS_HOST_TOOLS_LAUNCH_H
+#define DOMYBS_HOST_TOOLS_LAUNCH_H
+
+#include "domain/domain.h"
+
+/* Compiled in (rundir.c): RUNDIR, LOGDIR, and the installed domybs-backend. */
+const char *launch_rundir (void);
+const char *launch_logdir (void);
+const char *launch_program (void);
+/* How long to wait where it is said to be ms: just so, but tests have less patience. */
+int launch_patience_ms (int ms);
+
+/* Paths of a VM's runtime files; uuid was checked by domain_read_identity. */
+char *launch_folder (const char *uuid);
+char *launch_socket_path (const char *uuid);  /* for QEMU */
+char *launch_control_path (const char *uuid); /* for domybsctl */
+char *launch_log_path (const DomainIdentity *identity);
+
+/* Makes the folder and starts the back-end; returns when it listens. Does nothing when one runs already with the same options
+ * and without a QEMU, or when somebody else listens there. One that is left over from a QEMU that is gone is ended first.
+ * dac_label: whom QEMU runs as, see qemu-group.h; may be NULL. CTL_ERROR_REFUSED when it serves a QEMU now. Errors name no
+ * object: "its back-end …". */
+gboolean launch_start (const DomainIdentity *identity, const DomainMemory *memory, const char *dac_label, GError **error);
+
+/* Ends it (SIGTERM, then SIGKILL after a few seconds) and removes the folder. Fine when there is none, or when it is somebody
+ * else's. CTL_ERROR_REFUSED when its QEMU lives and is connected: then nothing is changed, and it will end with QEMU. */
+gboolean launch_stop (const char *uuid, GError **error);
+
+/* Keeps everybody else from plugging and unplugging this VM's device until the descriptor is closed; the hook's starts and
+ * stops go on. Waits half a minute for another one. -1: CTL_ERROR_FAILED. */
+int launch_lock_plug (const char *uuid, GError **error);
+
+/* A back-end that was started by us and runs: its pid; else 0. For listing strays: whoever acts on it calls the functions
+ * above. */
+pid_t launch_pid (const char *uuid);
+
+#endif

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Where things are on a host. By itself, because tests link other answers; what is installed can't be led elsewhere. */
+#include "host/launch.h"
+
+const char *
+launch_rundir (void) {
+  return DOMYBS_RUNDIR;
+}
+
+const char *
+launch_logdir (void) {
+  return DOMYBS_LOGDIR;
+}
+
+const char *
+launch_program (void) {
+  return DOMYBS_BACKEND;
+}
+
+int
+launch_patience_ms (int ms) {
+  return ms;
+}

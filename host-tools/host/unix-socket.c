@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "host/unix-socket.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Of <uapi/linux/net.h>, which the C library does not have: SS_CONNECTED; and __SO_ACCEPTCON, as the flag of a listening
+ * socket. */
+#define STATE_CONNECTED 3
+#define FLAG_LISTENS (1ul << 16)
+
+/* A line is "Num RefCount Protocol Flags Type St Inode Path"; sockets that were accepted carry the path of the one that
+ * listens. */
+static UnixSocketState
+line_state (const char *line) {
+  unsigned long flags = 0;
+  unsigned state = 0;
+
+  if (sscanf (line, "%*s %*x %*x %lx %*x %x", &flags, &state) != 2)
+    return 0;
+  if (flags & FLAG_LISTENS)
+    return UNIX_SOCKET_LISTENS;
+  return state == STATE_CONNECTED ? UNIX_SOCKET_CONNECTED : 0;
+}
+
+UnixSocketState
+unix_socket_state (const char *path) {
+  g_autofree char *list = NULL;
+  const size_t length = strlen (path);
+  UnixSocketState state = 0;
+  char *line, *end;
+
+  if (!g_file_get_contents ("/proc/net/unix", &list, NULL, NULL))
+    return 0;
+  for (line = list; (end = strchr (line, '\n')); line = end + 1) {
+    if ((size_t)(end - line) <= length || end[-(ptrdiff_t)length - 1] != ' ' || strncmp (end - length, path, length) != 0)
+      continue;
+    state |= line_state (line);
+  }
+  return state;
+}
