@@ -22,6 +22,14 @@ scene_vm (const VmConfig *config) {
   return current;
 }
 
+Vm *
+scene_small_vm (const char *group, const char *series, const char *const *backend_args) {
+  g_autofree char *name = g_strdup_printf ("%s-%s", group, series);
+
+  return scene_vm (&(VmConfig){
+      .name = name, .series = series, .ram_mib = 512, .backend_args = backend_args, .driver_params = "mode=manual" });
+}
+
 void
 scene_booted (Vm *vm) {
   /* off by default in guests of this size; programs still have to ask for them */
@@ -83,7 +91,7 @@ scene_granted (Vm *vm) {
 
 void
 scene_have (Vm *vm, guint64 blocks, double seconds) {
-  gint64 deadline = g_get_monotonic_time () + (gint64)(seconds * G_USEC_PER_SEC);
+  gint64 deadline = g_get_monotonic_time () + (gint64)(vm_patience (seconds) * G_USEC_PER_SEC);
 
   scene_want (vm, blocks);
   while (scene_granted (vm) != blocks) {
@@ -95,6 +103,24 @@ scene_have (Vm *vm, guint64 blocks, double seconds) {
     }
     g_usleep (20000);
   }
+}
+
+void
+scene_set_target (Vm *vm, const char *blocks) {
+  g_autoptr (JsonNode) answer = vm_control (vm, "{\"execute\": \"set-target\", \"arguments\": {\"blocks\": %s}}", blocks);
+}
+
+void
+scene_expect_granted (Vm *vm, guint64 blocks, double seconds) {
+  vm_expect_within (vm, seconds, scene_granted (vm) == blocks);
+  vm_expect_within (vm, 5, (guint64)vm_status_number (vm, "granted-blocks") == blocks);
+}
+
+void
+scene_set_parameter (Vm *vm, const char *name, const char *value) {
+  g_autofree char *path = g_strconcat ("/sys/module/virtio_domybs/parameters/", name, NULL);
+
+  g_assert_cmpint (vm_write (vm, path, value), ==, 0);
 }
 
 guint64
@@ -115,6 +141,31 @@ scene_state_is (Vm *vm, const char *word) {
   gsize length = strlen (word);
 
   return g_str_has_prefix (state, word) && (state[length] == ' ' || state[length] == '\0');
+}
+
+void
+scene_unload (Vm *vm, double seconds) {
+  gint64 deadline = g_get_monotonic_time () + (gint64)(vm_patience (seconds) * G_USEC_PER_SEC);
+  int error;
+
+  while ((error = vm_unload (vm, "virtio_domybs"))) {
+    if (g_get_monotonic_time () > deadline) {
+      g_autofree char *users = vm_read (vm, "/sys/module/virtio_domybs/refcnt");
+      g_autofree char *sections = vm_driver_get (vm, "sections");
+      g_autofree char *state = vm_driver_get (vm, "state");
+
+      vm_fail (vm, "after %g s the driver can't be unloaded (%s): %s users, sections %s, state %s", seconds, g_strerror (error),
+               users, sections, state);
+    }
+    g_usleep (50000);
+  }
+}
+
+void
+scene_load (Vm *vm, const char *mode) {
+  g_autofree char *parameters = g_strconcat ("mode=", mode, NULL);
+
+  g_assert_cmpint (vm_load (vm, "virtio_domybs", parameters), ==, 0);
 }
 
 void

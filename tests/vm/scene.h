@@ -15,6 +15,9 @@
 /* The VM of this name: the one that runs, or a new one in its place. */
 Vm *scene_vm (const VmConfig *config);
 
+/* The same for what most programs here need: 512 MiB of boot memory and the driver under manual control. */
+Vm *scene_small_vm (const char *group, const char *series, const char *const *backend_args);
+
 /* What a guest needs to be told after each boot; scene_vm() has done it for the first. */
 void scene_booted (Vm *vm);
 
@@ -42,9 +45,21 @@ void scene_want (Vm *vm, guint64 blocks);
 /* The same, and waits until exactly so many are granted. */
 void scene_have (Vm *vm, guint64 blocks, double seconds);
 
+/* The host's target; "null" for none. Does not wait. */
+void scene_set_target (Vm *vm, const char *blocks);
+
+/* Waits until exactly so many are granted, by both sides' books. */
+void scene_expect_granted (Vm *vm, guint64 blocks, double seconds);
+
+void scene_set_parameter (Vm *vm, const char *name, const char *value); /* of the module */
+
 guint64 scene_granted (Vm *vm);
 guint64 scene_counter (Vm *vm, const char *name); /* of the driver's counters file */
 gboolean scene_state_is (Vm *vm, const char *word); /* the first word of the driver's state */
+
+/* Unloads the driver, as soon as nothing of it is in use any more; loads it with the mode given. */
+void scene_unload (Vm *vm, double seconds);
+void scene_load (Vm *vm, const char *mode);
 
 /* Nothing granted, by both sides' books, and no memory taken on the host. */
 void scene_expect_nothing_granted (Vm *vm, double seconds);

@@ -6,15 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PARAMETERS "/sys/module/virtio_domybs/parameters/"
-
 static Vm *
 get_vm (const char *series) {
   static const char *const backend[] = { "--window=2G", "--local-max=512M", NULL };
-  g_autofree char *name = g_strdup_printf ("chardev-%s", series);
 
-  return scene_vm (
-      &(VmConfig){ .name = name, .series = series, .ram_mib = 512, .backend_args = backend, .driver_params = "mode=manual" });
+  return scene_small_vm ("chardev", series, backend);
 }
 
 static void
@@ -132,8 +128,8 @@ test_death_frees (gconstpointer series) {
   vm_job_kill (vm, "two");
   expect_user_blocks (vm, 0);
   scene_expect_nothing_granted (vm, 30);
-  vm_expect_within (vm, 30, vm_unload (vm, "virtio_domybs") == 0);
-  g_assert_cmpint (vm_load (vm, "virtio_domybs", "mode=manual"), ==, 0);
+  scene_unload (vm, 30);
+  scene_load (vm, "manual");
   scene_expect_sane (vm);
 }
 
@@ -151,17 +147,17 @@ test_limits (gconstpointer series) {
   expect_refused (vm, "program", "raw 18446744073709551615 1 0", EDQUOT);
   expect_refused (vm, "program", "allocate 0 2100 local 1", EDQUOT); /* 1050 blocks, one file may have 1024 */
   expect_refused (vm, "program", "allocate 0 600 local 1", ENOSPC);  /* the VM may have 256 */
-  g_assert_cmpint (vm_write (vm, PARAMETERS "user_max_open_blocks", "10"), ==, 0);
+  scene_set_parameter (vm, "user_max_open_blocks", "10");
   ask (vm, "program", "allocate 0 16 local 1");
   expect_refused (vm, "program", "allocate 1 6 local 1", EDQUOT);
-  g_assert_cmpint (vm_write (vm, PARAMETERS "user_max_blocks", "12"), ==, 0);
+  scene_set_parameter (vm, "user_max_blocks", "12");
   begin (vm, "other");
   expect_refused (vm, "other", "allocate 0 10 local 2", EDQUOT);
   ask (vm, "other", "allocate 0 8 local 2");
   ask (vm, "program", "verify 0");
   ask (vm, "other", "verify 0");
-  g_assert_cmpint (vm_write (vm, PARAMETERS "user_max_open_blocks", "1024"), ==, 0);
-  g_assert_cmpint (vm_write (vm, PARAMETERS "user_max_blocks", "4096"), ==, 0);
+  scene_set_parameter (vm, "user_max_open_blocks", "1024");
+  scene_set_parameter (vm, "user_max_blocks", "4096");
   vm_job_kill (vm, "program");
   vm_job_kill (vm, "other");
   scene_have (vm, 0, 30);

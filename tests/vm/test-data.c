@@ -12,10 +12,8 @@
 static Vm *
 get_vm (const char *series) {
   static const char *const backend[] = { "--window=2G", "--local-max=512M", NULL };
-  g_autofree char *name = g_strdup_printf ("data-%s", series);
 
-  return scene_vm (
-      &(VmConfig){ .name = name, .series = series, .ram_mib = 512, .backend_args = backend, .driver_params = "mode=manual" });
+  return scene_small_vm ("data", series, backend);
 }
 
 /* Sections that are online or, at this moment, being tried to empty. */
@@ -92,15 +90,15 @@ release_in_use (Vm *vm, const char *thp) {
   /* exactly the free blocks go; the section stays, and nothing in it moves */
   scene_have (vm, rest, 30);
   g_test_message ("%s: %" PRIu64 " pieces of 2 MiB freed, %" PRIu64 " whole blocks free and released", thp, freed, releasable);
-  g_assert_cmpuint (vm_driver_number (vm, "held_blocks"), ==, releasable);
+  vm_expect_within (vm, 5, vm_driver_number (vm, "held_blocks") == releasable);
   g_assert_cmpuint (sections_online (vm), ==, 1);
-  g_assert_cmpuint (vm_host_memfd_bytes (vm), <=, rest * VM_BLOCK_BYTES);
+  vm_expect_within (vm, 5, vm_host_memfd_bytes (vm) <= rest * VM_BLOCK_BYTES);
   g_assert_cmpuint (vm_host_memfd_bytes (vm), >, 8 * VM_BLOCK_BYTES);
   scene_verify (vm, "data");
 
   /* taken back in the same section, as empty blocks, and used */
   scene_have (vm, SCENE_SECTION_BLOCKS, 30);
-  g_assert_cmpuint (vm_driver_number (vm, "held_blocks"), ==, 0);
+  vm_expect_within (vm, 5, vm_driver_number (vm, "held_blocks") == 0);
   g_assert_cmpuint (sections_online (vm), ==, 1);
   g_free (vm_job_ask (vm, "data", "refill", 60));
   scene_verify (vm, "data");
@@ -144,11 +142,11 @@ test_busy_section (gconstpointer series) {
   g_test_message ("%" PRIu64 " blocks stay for %u pinned pages; offlining failed %" PRIu64 " times, %" PRIu64 " blocks stuck",
                   scene_granted (vm), PINNED, scene_counter (vm, "offline_failed") - failed,
                   vm_driver_number (vm, "stuck_blocks"));
+  /* it goes on trying: between two tries the figures agree */
+  vm_expect_within (vm, 10, vm_driver_number (vm, "stuck_blocks") == scene_granted (vm) && scene_state_is (vm, "shrinking"));
   stuck = scene_granted (vm);
   /* not quite all pins may lie in blocks, and some may share one */
   g_assert_cmpuint (stuck, >=, PINNED / 2);
-  g_assert_cmpuint (vm_driver_number (vm, "stuck_blocks"), ==, stuck);
-  g_assert_true (scene_state_is (vm, "shrinking"));
   g_assert_cmpuint (sections_online (vm), ==, 1);
   scene_verify (vm, "data");
   g_free (vm_job_ask (vm, "pin", "verify", 30));

@@ -24,6 +24,7 @@ vm_qmp_try (Vm *vm, GError **error, const char *format, ...) {
   JsonNode *answer;
   va_list arguments;
 
+  g_assert_nonnull (vm->qmp);
   va_start (arguments, format);
   answer = execute (vm->qmp, error, format, arguments);
   va_end (arguments);
@@ -36,6 +37,7 @@ vm_qmp (Vm *vm, const char *format, ...) {
   JsonNode *answer;
   va_list arguments;
 
+  g_assert_nonnull (vm->qmp);
   va_start (arguments, format);
   answer = execute (vm->qmp, &error, format, arguments);
   va_end (arguments);
@@ -56,10 +58,9 @@ vm_wait_qmp_event (Vm *vm, const char *event, double seconds) {
 static Qmp *
 control (Vm *vm) {
   g_autoptr (GError) error = NULL;
-  g_autofree char *path = g_build_filename (vm->folder, "control.sock", NULL);
 
   if (!vm->control)
-    vm->control = qmp_connect (path, FALSE, COMMAND_SECONDS, vm_watch, vm, &error);
+    vm->control = qmp_connect (vm->control_path, FALSE, COMMAND_SECONDS, vm_watch, vm, &error);
   if (!vm->control)
     vm_fail_with (vm, error, "the back-end's control socket");
   return vm->control;
@@ -193,7 +194,7 @@ vm_kernel_complaints (Vm *vm) {
 
 gboolean
 vm_wait_until (Vm *vm, VmPredicate predicate, gpointer data, double seconds) {
-  gint64 deadline = g_get_monotonic_time () + (gint64)(seconds * G_USEC_PER_SEC);
+  gint64 deadline = g_get_monotonic_time () + (gint64)(vm_patience (seconds) * G_USEC_PER_SEC);
 
   while (!predicate (vm, data)) {
     if (g_get_monotonic_time () > deadline)

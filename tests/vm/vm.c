@@ -18,12 +18,6 @@
 #define LIVING_MAX 16
 #define LOG_TAIL_BYTES 3000
 
-/* console: everything from warnings on; panic: reboots at once, which the harness notices. The rest makes an emulated guest boot
- * in half the time and spares false alarms about processors that the host did not run for a while. */
-#define KERNEL_ARGS                                                                                                            \
-  "console=ttyS0 loglevel=5 panic=-1 nokaslr mitigations=off tsc=reliable no_timer_check random.trust_cpu=on "                \
-  "cryptomgr.notests nosoftlockup rcupdate.rcu_cpu_stall_suppress=1"
-
 const char *const vm_all_series[] = { "6.1", "6.12", "new", NULL };
 
 static Vm *living[LIVING_MAX]; /* fixed, because a signal handler reads it */
@@ -40,8 +34,8 @@ setting (const char *variable, const char *otherwise) {
   return value && *value ? value : otherwise;
 }
 
-static char *
-lab_script (void) {
+char *
+vm_lab_script (void) {
   return g_build_filename (setting ("DOMYBS_SOURCE", DOMYBS_SOURCE), "scripts", "lab", NULL);
 }
 
@@ -70,7 +64,8 @@ show_logs (const Vm *vm) {
   show_tail ("guest's console", vm->serial);
   show_tail ("QEMU", vm->qemu.log);
   show_tail ("back-end", vm->backend.log);
-  dprintf (STDERR_FILENO, "---- the VM's folder: %s\n", vm->folder);
+  if (vm->folder)
+    dprintf (STDERR_FILENO, "---- the VM's folder: %s\n", vm->folder);
 }
 
 /* A failed assertion, a time limit of the test runner, or Ctrl-C: says what the VMs were doing, and ends them. Calls nothing but
@@ -82,6 +77,8 @@ on_end (int number) {
       continue;
     if (number != SIGINT)
       show_logs (living[i]);
+    if (living[i]->foreign) /* somebody else's to end */
+      continue;
     if (living[i]->qemu.pid)
       kill (living[i]->qemu.pid, SIGKILL);
     if (living[i]->backend.pid)
@@ -148,7 +145,7 @@ why_no_lab (void) {
 void
 vm_test_init (int *argc, char ***argv) {
   const char *reason = why_no_lab ();
-  g_autofree char *lab = lab_script ();
+  g_autofree char *lab = vm_lab_script ();
   const char *const make[] = { lab, "make", NULL };
   const char *const find[] = { lab, "accelerator", NULL };
   struct sigaction action = { .sa_handler = on_end, .sa_flags = (int)SA_RESETHAND };
@@ -167,8 +164,8 @@ vm_test_init (int *argc, char ***argv) {
   initramfs_of = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
 }
 
-static void
-delete_folder (const char *folder) {
+void
+vm_delete_folder (const char *folder) {
   const char *const command[] = { "rm", "-rf", "--one-file-system", "--", folder, NULL };
 
   g_free (vm_script (command));
@@ -181,7 +178,7 @@ vm_test_run (void) {
   for (int i = 0; i < LIVING_MAX; i++)
     vm_stop (living[i]);
   if (program_folder)
-    delete_folder (program_folder);
+    vm_delete_folder (program_folder);
   g_clear_pointer (&program_folder, g_free);
   g_clear_pointer (&initramfs_of, g_hash_table_unref);
   g_clear_pointer (&accelerator, g_free);
@@ -193,11 +190,16 @@ vm_is_fast (void) {
   return g_str_equal (accelerator, "kvm");
 }
 
+double
+vm_patience (double seconds) {
+  return vm_is_fast () ? seconds : 3 * seconds;
+}
+
 /* ---- starting ---- */
 
 /* The lab sees /tmp, whatever TMPDIR says; and socket paths must stay short. */
-static char *
-make_folder (const char *name) {
+char *
+vm_make_folder (const char *name) {
   g_autofree char *template = g_strdup_printf ("%s/domybs-vm-%s-XXXXXX", setting ("DOMYBS_FOLDERS", "/tmp"), name);
 
   if (!g_mkdtemp (template))
@@ -208,7 +210,7 @@ make_folder (const char *name) {
 /* The driver for the series, built now if it is not up to date. */
 static char *
 driver_path (const char *series) {
-  g_autofree char *lab = lab_script ();
+  g_autofree char *lab = vm_lab_script ();
   g_autofree char *source = g_build_filename (setting ("DOMYBS_SOURCE", DOMYBS_SOURCE), "guest-driver", NULL);
   const char *folder = g_getenv ("DOMYBS_MODULES");
 
@@ -221,17 +223,17 @@ driver_path (const char *series) {
   return g_build_filename (folder, series, "virtio_domybs.ko", NULL);
 }
 
-static const char *
-initramfs_for (const char *series, gboolean with_driver) {
+const char *
+vm_initramfs (const char *series, gboolean with_driver) {
   g_autofree char *key = g_strdup_printf ("%s-%s", series, with_driver ? "driver" : "plain");
-  g_autofree char *lab = lab_script ();
+  g_autofree char *lab = vm_lab_script ();
   g_autofree char *driver = NULL;
   char *path = g_hash_table_lookup (initramfs_of, key);
 
   if (path)
     return path;
   if (!program_folder)
-    program_folder = make_folder ("initramfs");
+    program_folder = vm_make_folder ("initramfs");
   path = g_build_filename (program_folder, key, NULL);
   if (with_driver)
     driver = driver_path (series);
@@ -350,7 +352,7 @@ add_memory_device (GPtrArray *arguments, const Vm *vm, const VmConfig *config) {
 static void
 start_qemu (Vm *vm, const VmConfig *config) {
   g_autoptr (GPtrArray) arguments = g_ptr_array_new_with_free_func (g_free);
-  g_autofree char *lab = lab_script ();
+  g_autofree char *lab = vm_lab_script ();
   guint ram = config->ram_mib ? config->ram_mib : 1024;
 
   add (arguments, "%s", lab);
@@ -382,9 +384,9 @@ start_qemu (Vm *vm, const VmConfig *config) {
   add (arguments, "-kernel");
   add (arguments, "/srv/kernels/%s/vmlinux", vm->series);
   add (arguments, "-initrd");
-  add (arguments, "%s", initramfs_for (vm->series, config->driver_params != NULL));
+  add (arguments, "%s", vm_initramfs (vm->series, config->driver_params != NULL));
   add (arguments, "-append");
-  add (arguments, KERNEL_ARGS " %s", config->kernel_args ? config->kernel_args : "");
+  add (arguments, "%s %s", vm_kernel_args (), config->kernel_args ? config->kernel_args : "");
   add (arguments, "-serial");
   add (arguments, "file:%s", vm->serial);
   add (arguments, "-qmp");
@@ -405,8 +407,8 @@ start_qemu (Vm *vm, const VmConfig *config) {
   vm_process_start (vm, &vm->qemu, "qemu", (const char *const *)arguments->pdata);
 }
 
-static void
-load_driver (Vm *vm) {
+void
+vm_load_driver (Vm *vm) {
   if (!vm->driver_params)
     return;
   int error = vm_load (vm, "virtio_domybs", vm->driver_params);
@@ -415,26 +417,33 @@ load_driver (Vm *vm) {
 }
 
 Vm *
-vm_start (const VmConfig *config) {
+vm_new (const char *name, const char *series, const char *driver_params) {
   Vm *vm = g_new0 (Vm, 1);
-  g_autoptr (GError) error = NULL;
-  g_autofree char *agent = NULL;
-  g_autofree char *qmp = NULL;
   int slot = 0;
 
-  vm->series = g_strdup (config->series ? config->series : "6.12");
-  vm->name = g_strdup (config->name ? config->name : vm->series);
-  vm->driver_params = g_strdup (config->driver_params);
-  vm->expect_complaints = config->expect_complaints;
-  vm->expect_backend_death = config->expect_backend_death;
-  vm->folder = make_folder (vm->name);
-  vm->serial = g_build_filename (vm->folder, "serial.log", NULL);
+  vm->series = g_strdup (series ? series : "6.12");
+  vm->name = g_strdup (name ? name : vm->series);
+  vm->driver_params = g_strdup (driver_params);
   vm->jobs = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
   while (slot < LIVING_MAX && living[slot])
     slot++;
   g_assert_cmpint (slot, <, LIVING_MAX);
   living[slot] = vm;
+  return vm;
+}
 
+Vm *
+vm_start (const VmConfig *config) {
+  Vm *vm = vm_new (config->name, config->series, config->driver_params);
+  g_autoptr (GError) error = NULL;
+  g_autofree char *agent = NULL;
+  g_autofree char *qmp = NULL;
+
+  vm->expect_complaints = config->expect_complaints;
+  vm->expect_backend_death = config->expect_backend_death;
+  vm->folder = vm_make_folder (vm->name);
+  vm->serial = g_build_filename (vm->folder, "serial.log", NULL);
+  vm->control_path = g_build_filename (vm->folder, "control.sock", NULL);
   if (config->backend_args)
     start_backend (vm, config);
   start_qemu (vm, config);
@@ -447,7 +456,7 @@ vm_start (const VmConfig *config) {
   if (!vm->qmp)
     vm_fail_with (vm, error, "starting QEMU");
   vm_wait_hello (vm, BOOT_SECONDS);
-  load_driver (vm);
+  vm_load_driver (vm);
   return vm;
 }
 
@@ -465,7 +474,7 @@ free_job (gpointer key, gpointer output, gpointer data) {
   g_string_free (output, TRUE);
 }
 
-static void
+void
 vm_free (Vm *vm) {
   for (int i = 0; i < LIVING_MAX; i++)
     if (living[i] == vm)
@@ -475,12 +484,13 @@ vm_free (Vm *vm) {
   g_clear_pointer (&vm->agent, channel_free);
   g_clear_pointer (&vm->qmp, qmp_free);
   g_clear_pointer (&vm->control, qmp_free);
-  if (!g_getenv ("DOMYBS_KEEP"))
-    delete_folder (vm->folder);
-  g_free (vm->qemu.log);
-  g_free (vm->backend.log);
+  if (vm->folder && !g_getenv ("DOMYBS_KEEP"))
+    vm_delete_folder (vm->folder);
+  vm_process_clear (&vm->qemu);
+  vm_process_clear (&vm->backend);
   g_free (vm->driver_folder);
   g_free (vm->driver_params);
+  g_free (vm->control_path);
   g_free (vm->serial);
   g_free (vm->folder);
   g_free (vm->series);
@@ -496,6 +506,10 @@ vm_stop (Vm *vm) {
 
   if (!vm)
     return;
+  if (vm->foreign) {
+    vm_release (vm);
+    return;
+  }
   vm->ending = TRUE;
   if (vm_process_runs (&vm->qemu)) {
     answer = qmp_execute (vm->qmp, "{\"execute\": \"quit\"}", END_SECONDS, NULL);
@@ -528,7 +542,7 @@ void
 vm_reboot (Vm *vm) {
   vm_request (vm, 30, NULL, "reboot");
   vm_wait_hello (vm, BOOT_SECONDS);
-  load_driver (vm);
+  vm_load_driver (vm);
 }
 
 void
@@ -536,7 +550,7 @@ vm_reset (Vm *vm) {
   g_autoptr (JsonNode) done = vm_qmp (vm, "{\"execute\": \"system_reset\"}");
 
   vm_wait_hello (vm, BOOT_SECONDS);
-  load_driver (vm);
+  vm_load_driver (vm);
 }
 
 void

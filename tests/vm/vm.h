@@ -14,7 +14,7 @@
  *     }
  *
  * Environment: DOMYBS_SEED (see testing.h); DOMYBS_KEEP=1 keeps the VMs' folders; DOMYBS_FOLDERS is the folder, in /tmp, that they
- * are made in (default /tmp); DOMYBS_BACKEND, DOMYBS_GUEST_PROGRAMS and
+ * are made in (default /tmp); DOMYBS_KERNEL_ARGS are further kernel parameters of all guests; DOMYBS_BACKEND, DOMYBS_GUEST_PROGRAMS and
  * DOMYBS_MODULES (folders of guest/ programs and of built drivers) take the place of what meson built.
  */
 #ifndef DOMYBS_TESTS_VM_VM_H
@@ -95,6 +95,36 @@ gboolean vm_is_fast (void);
 /* Fails the test on behalf of this VM, with its logs. */
 void vm_fail (Vm *vm, const char *format, ...) G_GNUC_PRINTF (2, 3) G_GNUC_NORETURN;
 
+/* ---- VMs that somebody else starts ---- */
+
+/* What a guest's agent and its harness expect of a kernel's command line, and the initramfs that goes with it (stays the
+ * harness's; made at the first call). */
+const char *vm_kernel_args (void);
+const char *vm_initramfs (const char *series, gboolean with_driver);
+
+/* A VM whose processes are somebody else's. Everything here works with it, but for vm_qmp and what speaks QMP (vm_reset, vm_pause,
+ * vm_resume, vm_wait_qmp_event), because its QMP is somebody else's, too. */
+typedef struct {
+  const char *name, *series;
+  const char *agent_path;    /* the host's end of the agent's port */
+  const char *serial_log;    /* the guest's console */
+  const char *qemu_log;      /* may be NULL */
+  const char *driver_params; /* as in VmConfig */
+  GPid qemu;
+} VmForeign;
+
+/* Waits for the guest's agent, and loads the driver if asked to. */
+Vm *vm_adopt (const VmForeign *foreign);
+
+/* Its back-end, when there is one: from now on its death is a failure. pid 0: there is none any more. */
+void vm_adopt_backend (Vm *vm, GPid pid, const char *control_path, const char *log);
+
+/* It may end from now on, as far as the harness is concerned. */
+void vm_may_end (Vm *vm);
+
+/* Forgets it, as vm_stop does, too; fails the test if the guest's kernel complained. NULL is fine. */
+void vm_release (Vm *vm);
+
 /* ---- in the guest ---- */
 
 /* Runs a shell command; returns its exit status and, if ret_output is not NULL, what it printed. At most 120 s. */
@@ -164,14 +194,17 @@ guint64 vm_backend_rss (Vm *vm);
 GPid vm_backend_pid (Vm *vm);
 GPid vm_qemu_pid (Vm *vm);
 
-/* Waits until predicate says TRUE, asking every 50 ms; FALSE when the time is over. */
+/* How long a wait may take that should take so many seconds: three times that where guests are emulated, and share the processors. */
+double vm_patience (double seconds);
+
+/* Waits until predicate says TRUE, asking every 50 ms; FALSE when the time (vm_patience) is over. */
 typedef gboolean (*VmPredicate) (Vm *vm, gpointer data);
 gboolean vm_wait_until (Vm *vm, VmPredicate predicate, gpointer data, double seconds);
 
-/* Waits until expression is true, else fails the test with the expression's text. */
+/* Waits until expression is true, else fails, after vm_patience (seconds), the test with the expression's text. */
 #define vm_expect_within(vm, seconds, expression)                                                                              \
   G_STMT_START {                                                                                                               \
-    gint64 vm_deadline_ = g_get_monotonic_time () + (gint64)((seconds) * G_USEC_PER_SEC);                                       \
+    gint64 vm_deadline_ = g_get_monotonic_time () + (gint64)(vm_patience (seconds) * G_USEC_PER_SEC);                          \
     while (!(expression)) {                                                                                                    \
       if (g_get_monotonic_time () > vm_deadline_)                                                                              \
         vm_fail (vm, "%s:%d: not within %g s: %s", __FILE__, __LINE__, (double)(seconds), #expression);                        \

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What scripts/demo runs: one VM that borrows memory from its host and gives it back, with the figures of both sides as it
- * goes.
+ * What scripts/demo runs: one VM, started by libvirt, that borrows memory from its host and gives it back, with the figures of
+ * both sides as it goes. The commands that it shows are the ones that it runs, on a host of its own (see host.h).
  *
  * Nothing in here tells the driver what to do. A program in the guest fills more memory than the guest has; that the guest
  * grows, and shrinks when the program has ended, is the driver's own doing. The figures are the guest kernel's (/proc/meminfo),
  * the driver's (sysfs), the back-end's (control socket), and the host kernel's (the blocks of the window's memfd): four books
  * that must agree.
  */
+#include "lab-domain.h"
 #include "screen.h"
-#include "vm.h"
 
 #include <locale.h>
 #include <stdio.h>
@@ -41,7 +41,9 @@ typedef struct {
   char *series;
   char *window;
   int boot_mib, fill_mib;
+  LabDomain *domain;
   Vm *vm;
+  char *plain_xml; /* of the domain before the device was attached */
   Screen *screen;
   gint64 began, step_began;
   Row rows[8];
@@ -195,26 +197,60 @@ watch_program (Demo *demo, const char *wanted, gboolean until_grant, GString *ou
 
 /* ---- the story ---- */
 
+/* Shows a command, runs it on the host, and shows what it says. */
+static void
+run (Demo *demo, const char *command) {
+  g_auto (GStrv) argv = g_strsplit (command, " ", -1);
+  g_autoptr (HostResult) result = NULL;
+  g_auto (GStrv) lines = NULL;
+
+  screen_line (demo->screen, "        # %s", command);
+  result = host_run_argv (host_get (), (const char *const *)argv);
+  if (result->status != 0)
+    host_fail (result, "the demo's VM %s", demo->domain->name);
+  lines = g_strsplit (result->out, "\n", -1);
+  for (int i = 0; lines[i]; i++)
+    if (*lines[i])
+      screen_line (demo->screen, "        %s", lines[i]);
+}
+
+static void
+define (Demo *demo) {
+  g_autofree char *xml = g_strdup_printf ("<domain type='kvm'>\n"
+                                          "  <name>demo</name>\n"
+                                          "  <memory unit='MiB'>%d</memory>\n"
+                                          "  <vcpu>2</vcpu>\n"
+                                          "  <os><type arch='x86_64' machine='q35'>hvm</type></os>\n"
+                                          "  <features><acpi/><apic/></features>\n"
+                                          "  <devices><memballoon model='none'/></devices>\n"
+                                          "</domain>\n",
+                                          demo->boot_mib);
+
+  demo->domain = lab_domain_define (xml, &(LabDomainOptions){ .series = demo->series, .ram_mib_max = (guint)demo->boot_mib });
+  demo->plain_xml = lab_domain_xml (demo->domain);
+}
+
 static void
 boot (Demo *demo) {
-  const char *const backend_args[] = { "--window", demo->window, NULL };
-  const VmConfig config = {
-    .name = "demo",
-    .series = demo->series,
-    .ram_mib = (guint)demo->boot_mib,
-    .backend_args = backend_args,
-    .driver_params = "",
-  };
+  g_autofree char *attach = g_strdup_printf ("domybsctl attach demo --window %s --local-max %s", demo->window, demo->window);
   g_autofree char *release = NULL;
   Sample now;
 
-  step (demo, "Booting a VM with %d MiB of memory, and a window of %s through which it can borrow more (%s) …", demo->boot_mib,
-        demo->window, vm_is_fast () ? "KVM" : "emulated: no KVM here");
-  demo->vm = vm_start (&config);
+  step (demo,
+        "A plain libvirt domain with %d MiB of memory gets a window of %s through which it can borrow more, and boots (%s) …",
+        demo->boot_mib, demo->window, vm_is_fast () ? "KVM" : "emulated: no KVM here");
+  define (demo);
+  run (demo, attach);
+  screen_line (demo->screen, "        # virsh start demo");
+  demo->vm = lab_domain_start (demo->domain);
   vm_expect_within (demo->vm, 30, vm_driver_number (demo->vm, "session") != 0);
   release = vm_read (demo->vm, "/proc/sys/kernel/osrelease");
   sample (demo, &now);
-  screen_line (demo->screen, "        Linux %s in a stock QEMU; driver loaded; nothing borrowed yet", release);
+  screen_line (
+      demo->screen,
+      "        Linux %s in a stock QEMU, as libvirt's unprivileged user, sandboxed; driver loaded; nothing borrowed yet",
+      release);
+  lab_domain_expect_confined (demo->domain);
   legend (demo);
   show (demo, &now);
   check (demo, now.driver_blocks == 0 && now.host == 0, "no block granted, and the host has %u KiB behind the window",
@@ -281,8 +317,8 @@ give_back (Demo *demo, const Sample *full) {
     sample (demo, &now);
     show (demo, &now);
   }
-  /* A moment more: the last blocks come out one section at a time */
-  for (int i = 0; i < 10 && now.host; i++) {
+  /* A moment more: the last blocks come out one section at a time, and the books are read one after the other */
+  for (int i = 0; i < 10 && (now.host || now.driver_blocks != now.backend_blocks); i++) {
     g_usleep (EVERY_US);
     sample (demo, &now);
     show (demo, &now);
@@ -304,6 +340,29 @@ nothing_harmed (Demo *demo) {
   check (demo, killed == 0 && !complaints && g_str_equal (broken, "0"),
          "the guest's kernel killed %u processes and had %s to complain about", (unsigned)killed,
          complaints ? complaints : "nothing");
+}
+
+static void
+detach (Demo *demo) {
+  g_autofree char *xml = NULL;
+  g_autofree char *remains = NULL;
+
+  step (demo, "The VM ends, and the domain is as it was …");
+  screen_line (demo->screen, "        # virsh destroy demo");
+  lab_domain_stop (demo->domain);
+  demo->vm = NULL;
+  run (demo, "domybsctl detach demo");
+  xml = lab_domain_xml (demo->domain);
+  check (demo, g_str_equal (xml, demo->plain_xml), "the domain's XML is what it was before, byte for byte");
+  for (int i = 0; i < 10; i++) {
+    g_free (remains);
+    remains = host_remains (host_get ());
+    if (!*remains)
+      break;
+    g_usleep (EVERY_US);
+  }
+  check (demo, !*remains, "no process, socket or file of it remains on the host%s%s", *remains ? ":\n" : "", remains);
+  lab_domain_free (demo->domain);
 }
 
 static void
@@ -372,12 +431,14 @@ main (int argc, char **argv) {
   grow (&demo, &full);
   give_back (&demo, &full);
   nothing_harmed (&demo);
-  vm_stop (demo.vm);
+  detach (&demo);
   summary (&demo);
   screen_free (demo.screen);
   vm_test_run (); /* no tests: only the harness's own files are deleted */
+  host_end ();
   g_set_print_handler (print);
   g_free (demo.series);
   g_free (demo.window);
+  g_free (demo.plain_xml);
   return demo.failures ? 1 : 0;
 }
