@@ -16,15 +16,20 @@
 #define RESERVED_BITS 40
 #define RESERVED_BYTES (G_GUINT64_CONSTANT (12) << 30)
 
+/* A message quotes values of the XML, which may hold line ends; it is one line all the same. */
 G_GNUC_PRINTF (2, 3)
 static gboolean
 refuse (GError **error, const char *format, ...) {
+  g_autofree char *text = NULL;
   va_list arguments;
 
   va_start (arguments, format);
-  if (error)
-    *error = g_error_new_valist (CTL_ERROR, CTL_ERROR_REFUSED, format, arguments);
+  text = g_strdup_vprintf (format, arguments);
   va_end (arguments);
+  for (char *at = text; *at; at++)
+    if (g_ascii_iscntrl (*at))
+      *at = ' ';
+  g_set_error_literal (error, CTL_ERROR, CTL_ERROR_REFUSED, text);
   return FALSE;
 }
 

@@ -33,6 +33,7 @@ test_machine (void) {
   refused_with ("hand-minimal.xml", "type='qemu'", "type='xen'", "its type is 'xen'", "use a domain of type 'kvm'");
   refused_with ("hand-minimal.xml", " type='qemu'", "", "its type is ''", "use a domain of type 'kvm'");
   refused_with ("hand-minimal.xml", ">hvm<", ">exe<", "'exe'", "'hvm'");
+  refused_with ("hand-minimal.xml", ">hvm<", ">e\tx\ne<", "'e x e'", "'hvm'"); /* still one line */
   refused_with ("hand-minimal.xml", "  <os><type arch='x86_64' machine='q35'>hvm</type></os>\n", "", "not given", "q35");
   accepted_with ("hand-minimal.xml", "machine='q35'", "machine='pc-q35-rhel9.6.0'");
   accepted_with ("hand-minimal.xml", " arch='x86_64'", " ");
