@@ -107,13 +107,29 @@ domybs_hotplug_end (struct domybs *d) {
   mutex_unlock (&d->hotplug);
 }
 
+/*
+ * Whether the memory in the place of our section s is another device's: one that was unplugged is buried while the next one has its
+ * addresses already, and each hears of the other's sections. What is being brought online in a place where we have nothing is ours
+ * to refuse while we have the window; it may be a section that we are just adding.
+ */
+static bool
+domybs_is_foreign (struct domybs *d, u32 s, unsigned long action) {
+  bool foreign;
+
+  spin_lock_irq (&d->lock);
+  foreign = d->section[s].state == DOMYBS_SECTION_ABSENT
+            && (d->gone || action == MEM_GOING_OFFLINE || action == MEM_CANCEL_OFFLINE || action == MEM_OFFLINE);
+  spin_unlock_irq (&d->lock);
+  return foreign;
+}
+
 static int
 domybs_memory_notify (struct notifier_block *nb, unsigned long action, void *data) {
   struct domybs *d = container_of (nb, struct domybs, memory_nb);
   u32 s = domybs_section_of (d, data);
   u64 b, first;
 
-  if (s == DOMYBS_SECTION_NONE)
+  if (s == DOMYBS_SECTION_NONE || domybs_is_foreign (d, s, action))
     return NOTIFY_DONE;
   first = domybs_section_start_block (d, s);
 

@@ -249,17 +249,18 @@ test_unplug (gconstpointer series) {
     }
     plug_out (vm);
     g_assert_cmpuint (vm_host_memfd_bytes (vm), ==, 0);
-    vm_expect_within (vm, 20, vm_run (vm, NULL, "grep -q domybs /proc/iomem") == 1);
+    if (round == 0) /* the other time the next device comes at once, while sections of the last one may still be there */
+      vm_expect_within (vm, 20, vm_run (vm, NULL, "grep -q domybs /proc/iomem") == 1);
+    /* nothing is left behind in the back-end, either */
+    if (round == 0)
+      fds = vm_backend_fds (vm);
+    vm_expect_within (vm, 5, vm_backend_fds (vm) <= fds);
+
+    plug_in (vm);
     if (round == 1) {
       scene_verify (vm, "data");
       scene_fill_end (vm, "data");
     }
-    /* nothing is left behind in the back-end, either */
-    if (round == 0)
-      fds = vm_backend_fds (vm);
-    g_assert_cmpuint (vm_backend_fds (vm), <=, fds);
-
-    plug_in (vm);
     /* the driver is there already; loading it again is how a test says in which mode */
     scene_unload (vm, 30);
     scene_load (vm, "manual");
