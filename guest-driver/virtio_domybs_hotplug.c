@@ -110,15 +110,17 @@ domybs_hotplug_end (struct domybs *d) {
 /*
  * Whether the memory in the place of our section s is another device's: one that was unplugged is buried while the next one has its
  * addresses already, and each hears of the other's sections. What is being brought online in a place where we have nothing is ours
- * to refuse while we have the window; it may be a section that we are just adding.
+ * to refuse while we have the window, and when it is a section that we are just adding, which may outlast the window.
  */
 static bool
 domybs_is_foreign (struct domybs *d, u32 s, unsigned long action) {
-  bool foreign;
+  const struct domybs_hotplug *h = &d->hotplug_command;
+  bool adding, foreign;
 
   spin_lock_irq (&d->lock);
+  adding = h->busy && h->add && h->section == s;
   foreign = d->section[s].state == DOMYBS_SECTION_ABSENT
-            && (d->gone || action == MEM_GOING_OFFLINE || action == MEM_CANCEL_OFFLINE || action == MEM_OFFLINE);
+            && ((d->gone && !adding) || action == MEM_GOING_OFFLINE || action == MEM_CANCEL_OFFLINE || action == MEM_OFFLINE);
   spin_unlock_irq (&d->lock);
   return foreign;
 }
