@@ -21,6 +21,9 @@ domybs_config_refresh (struct domybs *d) {
   u16 flags;
   int tries;
 
+  /* Behind a device that has stopped answering there may be nobody: QEMU does not survive to be asked for its configuration then. */
+  if (READ_ONCE (d->broken))
+    return;
   for (tries = 0; tries < DOMYBS_CONFIG_TRIES; tries++) {
     virtio_cread_le (d->vdev, struct domybs_config, generation, &generation);
     virtio_cread_le (d->vdev, struct domybs_config, flags, &flags);

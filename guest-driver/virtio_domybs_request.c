@@ -20,8 +20,9 @@
 #include "domybs-drv.h"
 
 #define DOMYBS_WARN_AFTER (10 * HZ)
-/* Only while the device is being removed: a device that never answers must not keep remove() for ever. */
-#define DOMYBS_GIVE_UP_AFTER (30 * HZ)
+/* Only while the device is being removed: a device that never answers, because its back-end has died, must not keep remove() for
+ * ever, nor an operator who plugs in another one. A back-end that lives answers within a second, even when it is exchanged. */
+#define DOMYBS_GIVE_UP_AFTER (10 * HZ)
 
 static const char *const domybs_request_names[] = {
   [DOMYBS_REQ_HELLO] = "HELLO", [DOMYBS_REQ_GRANT] = "GRANT", [DOMYBS_REQ_RELEASE] = "RELEASE",
