@@ -44,6 +44,23 @@ append_rounded (GString *out, const char *name, guint64 bytes) {
 }
 
 static void
+append_worker (GString *out, const VmWorker *worker) {
+  g_autofree char *deaths = vm_worker_deaths (worker), *age = NULL;
+
+  if (!worker->known)
+    return;
+  if (worker->pid != VM_UNKNOWN && worker->age_ms != VM_UNKNOWN) {
+    age = text_age (worker->age_ms);
+    append_field (out, "Worker", "process %" G_GUINT64_FORMAT ", version %s, for %s%s", worker->pid,
+                  worker->version ? worker->version : "unknown", age, worker->busy ? ", busy" : "");
+  }
+  if (deaths)
+    append_field (out, "Restarts", "%s", deaths);
+  if (worker->rolled_back)
+    append_field (out, "Upgrade", "the last one was undone, because workers of the new version died");
+}
+
+static void
 append_backend (GString *out, const Vm *vm) {
   const VmStatus *status = &vm->status;
   const guint64 block = status->block_bytes;
@@ -55,6 +72,7 @@ append_backend (GString *out, const Vm *vm) {
     append_field (out, "Target", "auto (the guest decides)");
   append_rounded (out, "Used of host", status->memfd_bytes);
   append_field (out, "QEMU", status->connected ? "connected" : "not connected");
+  append_worker (out, &status->worker);
   append_field (out, "Guest driver", "%s", !status->session ? "none" : status->driver ? status->driver : "of unknown name");
   if (status->refused_reason && status->refused_age_ms != VM_UNKNOWN)
     append_field (out, "Last refusal", "%s, %" G_GUINT64_FORMAT " s ago", status->refused_reason,
@@ -92,6 +110,8 @@ print_vm (Ctl *ctl, const Vm *vm) {
   }
   if (vm->have_status)
     append_backend (out, vm);
+  else if (vm->gone)
+    append_field (out, "Back-end", "gone");
   append_field (out, "Why", "%s", why);
   ctl_print (ctl, out->str);
 }

@@ -18,6 +18,8 @@ static const CtlCommand commands[] = {
   { "shrink", command_shrink, "DOMAIN SIZE", "Have a domain give back all but SIZE, or -SIZE of what it has" },
   { "target", command_target, "DOMAIN [SIZE|auto]", "Show or set how much a domain is to have; auto: its guest decides" },
   { "blocks", command_blocks, "DOMAIN", "Draw which blocks of its window a domain has" },
+  { "backend", command_backend, "ACTION [DOMAIN]",
+    "Give running domains another back-end process: restart or upgrade, DOMAIN or --all" },
   { "check", command_check, "[DOMAIN]", "Check whether this host can do it, and say what to do where not" },
 };
 

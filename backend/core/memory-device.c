@@ -33,6 +33,7 @@ memory_device_init (struct memory_device *device, const struct memory_device_opt
   }
   device->options = *options;
   device->generation = 1;
+  device->answered = -1;
   return true;
 }
 
@@ -71,11 +72,22 @@ make_answer (struct memory_device *device, struct device_plan *plan, enum domybs
   plan->answer_bytes = device_response_encode (&response, plan->answer);
 }
 
+/* Notes what happened to the block table, for who saves it. */
+static void
+note_change (struct memory_device *device, enum device_change_kind kind, const struct device_plan *plan) {
+  struct device_change *change = &device->change;
+
+  change->kind = kind;
+  change->n_runs = plan->n_runs;
+  memcpy (change->runs, plan->runs, plan->n_runs * sizeof plan->runs[0]);
+}
+
 /* Remembers the answer for replay: every request of a session that has an id and was not itself a repetition. */
 static void
 remember (struct memory_device *device, const struct device_plan *plan) {
   struct memory_device_answer *answer = &device->answers[plan->request.id % DOMYBS_REPLAY_DEPTH];
 
+  device->answered = (int)(plan->request.id % DOMYBS_REPLAY_DEPTH);
   answer->id = device->last_id = plan->request.id;
   answer->digest = plan->digest;
   answer->bytes = (uint32_t)plan->answer_bytes;
@@ -232,7 +244,7 @@ take_stats (struct memory_device *device, const struct device_request *request) 
 }
 
 static void
-plan_hello (struct memory_device *device, struct device_plan *plan) {
+plan_hello (struct memory_device *device, struct device_plan *plan, bool busy) {
   const struct device_request *request = &plan->request;
 
   if (device->options.window_blocks / request->hello.section_blocks < 2) {
@@ -245,11 +257,17 @@ plan_hello (struct memory_device *device, struct device_plan *plan) {
     make_answer (device, plan, DOMYBS_OK);
     return;
   }
+  if (busy) {
+    plan->step = DEVICE_STEP_ANSWER;
+    make_answer (device, plan, DOMYBS_BUSY);
+    return;
+  }
   plan->step = DEVICE_STEP_NEW_SESSION;
 }
 
-void
-memory_device_plan (struct memory_device *device, const uint8_t *bytes, size_t n, size_t answer_cap, struct device_plan *plan) {
+static void
+plan_request (struct memory_device *device, const uint8_t *bytes, size_t n, size_t answer_cap, bool busy,
+              struct device_plan *plan) {
   struct device_request *request = &plan->request;
   const char *why;
 
@@ -267,7 +285,7 @@ memory_device_plan (struct memory_device *device, const uint8_t *bytes, size_t n
   }
   plan->digest = digest_of (bytes, n);
   if (request->type == DOMYBS_REQ_HELLO) {
-    plan_hello (device, plan);
+    plan_hello (device, plan, busy);
     return;
   }
   if (device->session == 0 || request->session != device->session) {
@@ -292,6 +310,11 @@ memory_device_plan (struct memory_device *device, const uint8_t *bytes, size_t n
     refuse (device, plan, DOMYBS_BAD_REQUEST, "an id that is not the next one");
     return;
   }
+  if (busy) {
+    device->offer_wanted = device->offer_wanted || request->type == DOMYBS_REQ_GRANT;
+    answer_now (device, plan, DOMYBS_BUSY);
+    return;
+  }
 
   switch (request->type) {
   case DOMYBS_REQ_GRANT:
@@ -308,6 +331,17 @@ memory_device_plan (struct memory_device *device, const uint8_t *bytes, size_t n
     plan->step = DEVICE_STEP_END;
     break;
   }
+}
+
+void
+memory_device_plan (struct memory_device *device, const uint8_t *bytes, size_t n, size_t answer_cap, struct device_plan *plan) {
+  plan_request (device, bytes, n, answer_cap, false, plan);
+}
+
+void
+memory_device_plan_busy (struct memory_device *device, const uint8_t *bytes, size_t n, size_t answer_cap,
+                         struct device_plan *plan) {
+  plan_request (device, bytes, n, answer_cap, true, plan);
 }
 
 /* Cuts the plan's runs to `blocks` in all. */
@@ -350,6 +384,7 @@ finish_grant (struct memory_device *device, struct device_plan *plan, enum devic
   trim (plan, blocks);
   for (unsigned i = 0; i < plan->n_runs; i++)
     regions_take (&device->regions, plan->runs[i].start, plan->runs[i].count);
+  note_change (device, DEVICE_CHANGE_TAKE, plan);
   device->counters.blocks_granted += plan->blocks;
   return DOMYBS_OK;
 }
@@ -360,6 +395,7 @@ finish_release (struct memory_device *device, struct device_plan *plan, enum dev
     memory_device_drop (device, plan);
     return outcome == DEVICE_RETRY ? DOMYBS_BUSY : DOMYBS_FAILED;
   }
+  note_change (device, DEVICE_CHANGE_GIVE, plan);
   device->counters.blocks_released += plan->blocks;
   return DOMYBS_OK;
 }
@@ -437,6 +473,9 @@ void
 memory_device_reset (struct memory_device *device) {
   forget_session (device);
   regions_reset (&device->regions, device->regions.region_blocks);
+  device->change.kind = DEVICE_CHANGE_CLEAR;
+  device->change.n_runs = 0;
+  device->answered = -1; /* of a session that is over */
 }
 
 bool

@@ -15,6 +15,8 @@
  * One plan at a time: between plan and finish, the device takes no other request (HELLO takes milliseconds: the front-end has to
  * map the window and tell us). A plan can also be dropped (memory_device_drop), then it never happened.
  *
+ * What it has to remember over the end of its process goes through core/device-state.
+ *
  * Pure: time, randomness and host state come in as arguments. Memory: ~70 KiB of answers for replay, plus struct regions.
  */
 #ifndef DOMYBS_CORE_MEMORY_DEVICE_H
@@ -67,6 +69,21 @@ struct memory_device_answer {
   uint8_t response[DOMYBS_RESPONSE_BYTES_MAX];
 };
 
+/* What has happened to the block table since it was last saved (core/device-state.h): one change. So it is saved after each
+ * memory_device_finish and memory_device_reset; what those do before a CLEAR is no matter once that has happened. */
+enum device_change_kind {
+  DEVICE_CHANGE_NONE = 0,
+  DEVICE_CHANGE_TAKE = 1,  /* runs are granted now */
+  DEVICE_CHANGE_GIVE = 2,  /* runs are not granted any more */
+  DEVICE_CHANGE_CLEAR = 3, /* nothing is */
+};
+
+struct device_change {
+  enum device_change_kind kind;
+  unsigned n_runs;
+  struct block_run runs[DOMYBS_RUNS_MAX];
+};
+
 struct memory_device {
   struct memory_device_options options;
   struct regions regions;
@@ -81,6 +98,9 @@ struct memory_device {
   uint64_t stats[32]; /* by tag, what the guest said last; bit `tag` of stats_known says whether it ever did */
   uint32_t stats_known;
   struct memory_device_answer answers[DOMYBS_REPLAY_DEPTH];
+  /* for who saves */
+  struct device_change change;
+  int answered; /* which of answers[] was written since the last save; −1: none */
 };
 
 enum device_step {
@@ -111,6 +131,12 @@ void memory_device_clear (struct memory_device *device);
 /* Reads a request of n bytes (a private copy; n may exceed what any request has: refused then) whose answer may have answer_cap
  * bytes. answer_cap < sizeof (struct domybs_response) is the caller's to refuse: such a chain cannot be answered at all. */
 void memory_device_plan (struct memory_device *device, const uint8_t *bytes, size_t n, size_t answer_cap, struct device_plan *plan);
+
+/* The same for a host that is not to do anything now, because whoever did it before did not live: a good request gets BUSY (and
+ * uses its id up, as every BUSY does), a HELLO too. Repetitions are answered and bad requests refused as always; the step is
+ * always ANSWER. */
+void memory_device_plan_busy (struct memory_device *device, const uint8_t *bytes, size_t n, size_t answer_cap,
+                              struct device_plan *plan);
 
 enum device_outcome {
   DEVICE_DONE,             /* as planned; GRANT: `blocks` of them, from the first run on */

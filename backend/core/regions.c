@@ -120,15 +120,23 @@ recount (struct regions *regions, uint32_t index, int64_t delta) {
 
 /* ---- life ---- */
 
-bool
-regions_reset (struct regions *regions, uint32_t region_blocks) {
-  struct region_entry *entries;
+/* How many regions there are in the window, with the last one; 0: it can't be cut so. */
+static uint64_t
+cut (uint64_t n_blocks, uint32_t region_blocks) {
   uint64_t n;
 
   if (!power_of_two (region_blocks) || region_blocks > REGION_BLOCKS_MAX)
-    return false;
-  n = regions->n_blocks / region_blocks;
-  if (n < 2 || n > NONE)
+    return 0;
+  n = n_blocks / region_blocks;
+  return n < 2 || n > NONE ? 0 : n;
+}
+
+bool
+regions_reset (struct regions *regions, uint32_t region_blocks) {
+  const uint64_t n = cut (regions->n_blocks, region_blocks);
+  struct region_entry *entries;
+
+  if (n == 0)
     return false;
   entries = regions->entries;
   if (n - 1 != regions->n_regions) /* the same cut again must not need memory: a session's end must not fail */
@@ -158,6 +166,33 @@ regions_init (struct regions *regions, uint64_t n_blocks, uint32_t region_blocks
   if (!regions->bits || !regions_reset (regions, region_blocks)) {
     regions_clear (regions);
     return false;
+  }
+  return true;
+}
+
+void
+regions_bits_assign (uint64_t *bits, uint64_t start, uint64_t count, bool granted) {
+  bits_set (bits, start, start + count, granted);
+}
+
+bool
+regions_bits_fit (uint64_t n_blocks, uint32_t region_blocks, const uint64_t *bits) {
+  const uint64_t n = cut (n_blocks, region_blocks), end = (n_blocks + 63) / 64 * 64;
+
+  return n && (!bits || bits_find (bits, (n - 1) * region_blocks, end, true) == end);
+}
+
+bool
+regions_load (struct regions *regions, uint32_t region_blocks, const uint64_t *bits) {
+  if (!regions_reset (regions, region_blocks))
+    return false;
+  memcpy (regions->bits, bits, (regions->n_blocks + 63) / 64 * sizeof *bits);
+  for (uint32_t i = regions->n_regions; i-- > 0;) { /* downwards: the lists begin with the lowest, as in a fresh window */
+    const uint64_t granted = regions_count (regions, (uint64_t)i * region_blocks, region_blocks);
+
+    if (granted)
+      recount (regions, i, (int64_t)granted);
+    regions->granted += granted;
   }
   return true;
 }

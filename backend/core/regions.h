@@ -49,6 +49,16 @@ void regions_clear (struct regions *regions);
  * same region_blocks as before cannot fail. */
 bool regions_reset (struct regions *regions, uint32_t region_blocks);
 
+/* Sets the bits of [start, + count) to granted, or to ungranted, whatever they are now. The range must lie within the bits. */
+void regions_bits_assign (uint64_t *bits, uint64_t start, uint64_t count, bool granted);
+
+/* Whether bits (1 = granted; a whole number of words for n_blocks) are the bits of a window that is cut so: a cut that
+ * regions_init takes, and nothing granted beyond its usable blocks. bits NULL: only whether it can be cut so. */
+bool regions_bits_fit (uint64_t n_blocks, uint32_t region_blocks, const uint64_t *bits);
+
+/* Cuts the window anew and takes over bits that fit. False when memory is short; nothing has changed then. */
+bool regions_load (struct regions *regions, uint32_t region_blocks, const uint64_t *bits);
+
 #define REGIONS_WHOLE (1u << 0) /* only whole regions that are wholly free */
 
 /* Chooses up to `blocks` ungranted blocks within [area_start, + area_blocks) (0, 0: anywhere) and writes them as at most max_runs

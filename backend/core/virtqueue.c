@@ -96,6 +96,27 @@ virtqueue_resolve (struct virtqueue *vq, const struct guest_memory *memory, cons
   return false;
 }
 
+enum virtqueue_restored
+virtqueue_restore (struct virtqueue *vq, const struct guest_memory *memory, uint16_t next_avail, uint16_t next_used,
+                   const char **ret_why) {
+  uint16_t in_ring;
+
+  if (!virtqueue_resolve (vq, memory, ret_why))
+    return VIRTQUEUE_RESTORE_BROKEN;
+  in_ring = vq->next_used; /* read once: what it says may be another thing a moment later */
+  vq->next_avail = next_avail;
+  vq->next_used = next_used;
+  if (in_ring == next_used)
+    return VIRTQUEUE_RESTORED;
+  if (in_ring == (uint16_t)(next_used - 1)) {
+    vq->next_used = in_ring;
+    return VIRTQUEUE_RESTORED_OPEN;
+  }
+  *ret_why = "the used index is not ours";
+  broken (vq, *ret_why);
+  return VIRTQUEUE_RESTORE_BROKEN;
+}
+
 void
 virtqueue_unresolve (struct virtqueue *vq) {
   vq->state = VIRTQUEUE_IDLE;
@@ -176,30 +197,44 @@ walk_table (struct walk *walk, struct virtqueue *vq, const uint8_t *table, uint3
   return "chain loops";
 }
 
+/* What there is to take from a queue that is not ready. */
+static enum virtqueue_pop
+not_ready (const struct virtqueue *vq) {
+  return vq->state == VIRTQUEUE_BROKEN ? VIRTQUEUE_POP_BROKEN : VIRTQUEUE_POP_EMPTY;
+}
+
 enum virtqueue_pop
-virtqueue_pop (struct virtqueue *vq, const struct guest_memory *memory, struct virtqueue_chain *ret_chain) {
+virtqueue_chain_at (struct virtqueue *vq, const struct guest_memory *memory, uint16_t head, struct virtqueue_chain *ret_chain) {
   struct walk walk = { ret_chain, memory };
-  uint16_t available, head;
   const char *why;
 
   if (vq->state != VIRTQUEUE_READY)
-    return vq->state == VIRTQUEUE_BROKEN ? VIRTQUEUE_POP_BROKEN : VIRTQUEUE_POP_EMPTY;
-  available = (uint16_t)(load16 (&vq->avail[1]) - vq->next_avail);
-  if (available == 0)
-    return VIRTQUEUE_POP_EMPTY;
-  if (available > vq->num)
-    return broken (vq, "available index moved by more than the queue's size");
-  head = load16 (&vq->avail[2 + (vq->next_avail & (vq->num - 1))]);
+    return not_ready (vq);
   if (head >= vq->num)
     return broken (vq, "available ring entry out of range");
   ret_chain->head = head;
   ret_chain->n_out = ret_chain->n_in = 0;
   ret_chain->out_bytes = ret_chain->in_bytes = 0;
   why = walk_table (&walk, vq, vq->desc, vq->num, head, false);
-  if (why)
-    return broken (vq, why);
-  vq->next_avail++;
-  return VIRTQUEUE_POP_CHAIN;
+  return why ? broken (vq, why) : VIRTQUEUE_POP_CHAIN;
+}
+
+enum virtqueue_pop
+virtqueue_pop (struct virtqueue *vq, const struct guest_memory *memory, struct virtqueue_chain *ret_chain) {
+  enum virtqueue_pop popped;
+  uint16_t available;
+
+  if (vq->state != VIRTQUEUE_READY)
+    return not_ready (vq);
+  available = (uint16_t)(load16 (&vq->avail[1]) - vq->next_avail);
+  if (available == 0)
+    return VIRTQUEUE_POP_EMPTY;
+  if (available > vq->num)
+    return broken (vq, "available index moved by more than the queue's size");
+  popped = virtqueue_chain_at (vq, memory, load16 (&vq->avail[2 + (vq->next_avail & (vq->num - 1))]), ret_chain);
+  if (popped == VIRTQUEUE_POP_CHAIN)
+    vq->next_avail++;
+  return popped;
 }
 
 void

@@ -72,6 +72,18 @@ bool virtqueue_set_num (struct virtqueue *vq, uint32_t num);
  * wholly within one piece of the VM's RAM; the queue is broken then, with that reason. The used index is read back from the ring. */
 bool virtqueue_resolve (struct virtqueue *vq, const struct guest_memory *memory, const char **ret_why);
 
+enum virtqueue_restored {
+  VIRTQUEUE_RESTORED = 0, /* the ring has all that was pushed: its used index is next_used */
+  VIRTQUEUE_RESTORED_OPEN = 1, /* all but the last: vq->next_used is next_used − 1, virtqueue_push is to be called for it */
+  VIRTQUEUE_RESTORE_BROKEN = -1 /* *ret_why says why, and the queue is broken for that */
+};
+
+/* Like virtqueue_resolve, for a queue that goes on where another process left it: with positions that we have kept, not with
+ * what the ring says, because a process that dies between two stores may have counted a chain as pushed and not have pushed it
+ * yet. */
+enum virtqueue_restored virtqueue_restore (struct virtqueue *vq, const struct guest_memory *memory, uint16_t next_avail,
+                                           uint16_t next_used, const char **ret_why);
+
 /* Forgets the rings (memory table gone, queue stopped); keeps size, features and positions. */
 void virtqueue_unresolve (struct virtqueue *vq);
 
@@ -83,6 +95,11 @@ enum virtqueue_pop {
 
 /* Takes the next chain. */
 enum virtqueue_pop virtqueue_pop (struct virtqueue *vq, const struct guest_memory *memory, struct virtqueue_chain *ret_chain);
+
+/* Walks the chain that begins at a descriptor, without taking anything: one that was popped before, to be answered now. CHAIN,
+ * BROKEN (also for a head that is none), or EMPTY when the queue is idle. */
+enum virtqueue_pop virtqueue_chain_at (struct virtqueue *vq, const struct guest_memory *memory, uint16_t head,
+                                       struct virtqueue_chain *ret_chain);
 
 /* Puts the chain that was popped last back, so that it is popped again later. Only one can be put back. */
 void virtqueue_unpop (struct virtqueue *vq);

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "device/backend.h"
-#include "device/guest-events.h"
-#include "device/host-room.h"
-#include "device/log-limit.h"
+#include "device/backend-internal.h"
 #include "io/error.h"
+#include "io/sandbox-calls.h"
 #include "io/source.h"
-#include "io/vhost-user-session.h"
-#include "io/window.h"
+#include "io/state-file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
+
+SANDBOX_CALLS (SANDBOX_CALL_IF (fcntl, 1, ~0u, F_DUPFD_CLOEXEC), SANDBOX_CALL (getrandom));
 
 /* How long a guest waits for its window. QEMU maps within milliseconds; while the VM is stopped in between, the request is put
  * back and does not time out. */
@@ -20,36 +20,8 @@
 #define REQUESTS_PER_TURN 64
 /* How often a guest that was refused for the host's sake is offered another try, if there is room. */
 #define OFFER_INTERVAL_MS 1000
-
-struct Backend {
-  struct memory_device device;
-  GrantMode grant_mode;
-  char *name;
-  VhostUserDevice type;
-  uint64_t shmem_bytes;
-  HostRoom *room;
-  Window *window; /* NULL before the first session */
-  VhostUserSession *session;
-  BackendGone gone;
-  gpointer gone_data;
-
-  /* The one request that is under way: HELLO, while the front-end maps the window. */
-  gboolean busy;
-  gboolean map_on_its_way; /* asked for and not refused; outlives `busy` when the VM is stopped in between */
-  uint16_t busy_head;
-  struct device_plan plan;
-  GSource *map_timeout;
-
-  GuestEvents events;
-  GSource *audit_source, *offer_source;
-  uint64_t connections, audit_bytes; /* since start */
-  BackendShortGrant short_grant;
-  gint64 stats_at; /* g_get_monotonic_time */
-  LogLimit refused_log, session_log, map_log;
-
-  BackendChanged changed; /* NULL: nobody watches */
-  gpointer changed_data;
-};
+/* A worker that has lived for so long without anything to do is none of a crash loop. */
+#define GOOD_AFTER_MS 1000
 
 static void
 tell_changed (Backend *backend) {
@@ -72,7 +44,7 @@ void_grants (Backend *backend) {
   const struct block_run all = { 0, backend->device.options.window_blocks };
   g_autoptr (GError) error = NULL;
 
-  host_room_give_back (backend->room, backend->device.regions.granted);
+  backend_return_later (backend, backend->device.regions.granted);
   memory_device_reset (&backend->device);
   if (backend->window && !window_punch (backend->window, &all, &error))
     g_warning ("%s: %s", backend->name, error->message);
@@ -85,13 +57,12 @@ own_memory (gpointer data, const struct stat *st) {
   return backend->window && window_is (backend->window, st);
 }
 
-/* ---- answering ---- */
+/* ---- answering ----
+ * A chain that was popped counts as taken in the next transaction: so none happens before it is answered, or put back. */
 
 static void
-answer (Backend *backend, struct virtqueue *vq, const struct virtqueue_chain *chain, const struct device_plan *plan) {
-  const size_t written = virtqueue_chain_write (chain, plan->answer, plan->answer_bytes);
-
-  virtqueue_push (vq, chain->head, (uint32_t)written);
+answer (Backend *backend, const struct virtqueue_chain *chain, const struct device_plan *plan) {
+  backend_push (backend, DOMYBS_VQ_REQUEST, chain, plan->answer, plan->answer_bytes);
 }
 
 static void
@@ -132,7 +103,7 @@ finish_hello (Backend *backend, enum device_outcome outcome) {
     if (outcome == DEVICE_DONE)
       log_session (backend);
     tell_changed (backend);
-    answer (backend, vq, &chain, &backend->plan);
+    answer (backend, &chain, &backend->plan);
     vhost_user_session_signal (backend->session, DOMYBS_VQ_REQUEST);
   }
   vhost_user_session_queue_again (backend->session, DOMYBS_VQ_REQUEST);
@@ -146,6 +117,7 @@ on_map_timeout (gpointer data) {
     g_warning ("%s: the front-end did not map the window within %d ms", backend->name, MAP_TIMEOUT_MS);
   source_clear (&backend->map_timeout);
   finish_hello (backend, DEVICE_FAILED);
+  backend_commit (backend);
   return G_SOURCE_REMOVE;
 }
 
@@ -169,6 +141,31 @@ on_map_answered (gpointer data, gboolean ok) {
     finish_hello (backend, DEVICE_DONE);
 }
 
+/* A window of its own for a new session; the old one goes when that is committed. FALSE: there is none then. */
+static gboolean
+replace_window (Backend *backend, GError **error) {
+  int fd;
+
+  g_clear_pointer (&backend->window, window_free);
+  if (backend->window_slot != STATE_NONE)
+    backend->old_window_slot = backend->window_slot;
+  backend->window_slot = STATE_NONE;
+  backend->window = window_new (backend->device.options.window_blocks, error);
+  if (!backend->window)
+    return FALSE;
+  fd = fcntl (window_fd (backend->window), F_DUPFD_CLOEXEC, 0);
+  if (fd < 0)
+    domybs_error_errno (error, "can't keep the window's memfd");
+  else
+    backend->window_slot = (uint8_t)keeper_link_put (backend->link, fd);
+  if (backend->window_slot != STATE_NONE)
+    return TRUE;
+  if (fd >= 0)
+    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_FAILED, "the keeper has no place for a window");
+  g_clear_pointer (&backend->window, window_free);
+  return FALSE;
+}
+
 /* HELLO: a fresh window in the place of the old. Where the front-end still has ours mapped, emptying it is the same thing. Returns
  * FALSE when the request has to wait for the front-end. */
 static gboolean
@@ -178,20 +175,21 @@ begin_session (Backend *backend, enum device_outcome *ret_outcome) {
   *ret_outcome = DEVICE_FAILED;
   void_grants (backend);
   if (window_is_mapped (backend)) {
+    backend->map_on_its_way = FALSE; /* it has come, while nobody waited for it */
     *ret_outcome = window_bytes (backend->window) ? DEVICE_RETRY : DEVICE_DONE;
     return TRUE;
   }
   if (!backend->map_on_its_way) {
-    g_clear_pointer (&backend->window, window_free);
-    backend->window = window_new (backend->device.options.window_blocks, &error);
-    if (!backend->window
-        || !vhost_user_session_map (backend->session, DOMYBS_SHM_WINDOW, window_fd (backend->window), 0, 0,
-                                    window_map_bytes (backend->window), on_map_answered, &error)) {
+    if (!replace_window (backend, &error)
+        || !vhost_user_session_map (backend->session, DOMYBS_SHM_WINDOW, backend->window_slot, 0, 0,
+                                    window_map_bytes (backend->window), &error)) {
       if (g_error_matches (error, DOMYBS_ERROR, DOMYBS_ERROR_IN_USE))
         *ret_outcome = DEVICE_RETRY;
       if (log_limit_pass (&backend->map_log))
         g_warning ("%s: %s", backend->name, error->message);
       g_clear_pointer (&backend->window, window_free);
+      keeper_link_drop (backend->link, backend->window_slot); /* no state names it */
+      backend->window_slot = STATE_NONE;
       return TRUE;
     }
     backend->map_on_its_way = TRUE;
@@ -241,37 +239,28 @@ do_grant (Backend *backend, struct device_plan *plan) {
   if (shortage != DEVICE_SHORTAGE_NONE)
     plan->shortage = shortage; /* the host has less than the VM's own limits leave */
   memory_device_finish (&backend->device, plan, outcome, taken, 0);
-  host_room_give_back (backend->room, taken - plan->blocks);
+  backend_return_later (backend, taken - plan->blocks);
 }
 
+/* The books first: what is not granted any more is punched with the commit, or by the audit of a worker that starts. The other way
+ * round, one that dies in between leaves blocks that are granted, and empty; and the next one may have to say BUSY. */
 static void
 do_release (Backend *backend, struct device_plan *plan) {
-  enum device_outcome outcome = DEVICE_DONE;
   const uint64_t blocks = plan->blocks;
 
-  for (unsigned i = 0; i < plan->n_runs && outcome == DEVICE_DONE; i++) {
-    g_autoptr (GError) error = NULL;
-
-    if (!window_punch (backend->window, &plan->runs[i], &error)) {
-      if (log_limit_pass (&backend->refused_log))
-        g_warning ("%s: %s", backend->name, error->message);
-      outcome = DEVICE_FAILED;
-    }
-  }
-  memory_device_finish (&backend->device, plan, outcome, 0, 0);
-  if (outcome == DEVICE_DONE)
-    host_room_give_back (backend->room, blocks);
+  backend_punch_later (backend, plan->runs, plan->n_runs);
+  memory_device_finish (&backend->device, plan, DEVICE_DONE, 0, 0);
+  backend_return_later (backend, blocks);
 }
 
 static void
 do_end (Backend *backend, struct device_plan *plan) {
   const struct block_run all = { 0, backend->device.options.window_blocks };
   const uint64_t blocks = backend->device.regions.granted;
-  const gboolean ok = window_punch (backend->window, &all, NULL);
 
-  memory_device_finish (&backend->device, plan, ok ? DEVICE_DONE : DEVICE_FAILED, 0, 0);
-  if (ok)
-    host_room_give_back (backend->room, blocks);
+  backend_punch_later (backend, &all, 1);
+  memory_device_finish (&backend->device, plan, DEVICE_DONE, 0, 0);
+  backend_return_later (backend, blocks);
   if (log_limit_pass (&backend->session_log))
     g_message ("%s: the guest said good-bye", backend->name);
 }
@@ -287,7 +276,10 @@ handle_request (Backend *backend, struct virtqueue *vq, const struct virtqueue_c
   struct device_plan *plan = &backend->plan;
   enum device_outcome outcome;
 
-  memory_device_plan (&backend->device, bytes, n, chain->in_bytes, plan);
+  if (backend->busy_mode)
+    memory_device_plan_busy (&backend->device, bytes, n, chain->in_bytes, plan);
+  else
+    memory_device_plan (&backend->device, bytes, n, chain->in_bytes, plan);
   if (plan->refused_why && log_limit_pass (&backend->refused_log))
     g_message ("%s: %s refused: %s", backend->name, device_request_name (plan->request.type), plan->refused_why);
   switch (plan->step) {
@@ -318,7 +310,7 @@ handle_request (Backend *backend, struct virtqueue *vq, const struct virtqueue_c
         = (BackendShortGrant){ backend->device.shortage, plan->request.grant.blocks, plan->blocks, g_get_monotonic_time () };
   if (plan->request.type == DOMYBS_REQ_STATS && !plan->refused_why)
     backend->stats_at = g_get_monotonic_time ();
-  answer (backend, vq, chain, plan);
+  answer (backend, chain, plan);
 }
 
 static void
@@ -341,7 +333,7 @@ run_request_queue (Backend *backend) {
     if (popped != VIRTQUEUE_POP_CHAIN)
       break;
     if (chain.in_bytes < sizeof (struct domybs_response)) {
-      virtqueue_push (vq, chain.head, 0);
+      backend_push (backend, DOMYBS_VQ_REQUEST, &chain, NULL, 0);
       vhost_user_session_queue_break (backend->session, DOMYBS_VQ_REQUEST, "a request without room for its answer");
       break;
     }
@@ -358,8 +350,13 @@ run_request_queue (Backend *backend) {
 /* ---- event queue ---- */
 
 static void
+push_event (gpointer data, const struct virtqueue_chain *chain, const void *bytes, size_t n) {
+  backend_push (data, DOMYBS_VQ_EVENT, chain, bytes, n);
+}
+
+static void
 send_events (Backend *backend) {
-  guest_events_send (&backend->events, backend->session, &backend->device);
+  guest_events_send (&backend->events, backend->session, &backend->device, push_event, backend);
 }
 
 static gboolean
@@ -371,6 +368,7 @@ on_offer (gpointer data) {
   if (host_room_is_there (backend->room)) {
     backend->device.offer_wanted = false;
     guest_events_offer (&backend->events);
+    backend_commit (backend);
     send_events (backend);
   }
   return G_SOURCE_CONTINUE;
@@ -440,8 +438,14 @@ on_reset (gpointer data) {
 }
 
 static void
+on_settle (gpointer data) {
+  backend_commit (data);
+}
+
+static void
 on_closed (gpointer data, const char *why) {
   Backend *backend = data;
+  const uint64_t connection = backend->closed = vhost_user_session_connection (backend->session);
 
   if (why)
     g_warning ("%s: connection closed: %s", backend->name, why);
@@ -450,11 +454,67 @@ on_closed (gpointer data, const char *why) {
   source_clear (&backend->map_timeout);
   backend->busy = FALSE;
   backend->map_on_its_way = FALSE;
+  backend->channel_epoch = vhost_user_session_channel_epoch (backend->session);
   backend->session = NULL; /* frees itself */
   void_grants (backend);
   guest_events_clear (&backend->events);
+  backend->finished = !why && backend->once;
+  backend_commit (backend);
+  if (!backend->finished)
+    keeper_link_close (backend->link, connection);
   tell_changed (backend);
-  backend->gone (backend->gone_data, why);
+  if (backend->finished)
+    backend->gone (backend->gone_data);
+}
+
+/* ---- the keeper's calls ---- */
+
+static void
+on_connected (gpointer data, uint64_t epoch) {
+  Backend *backend = data;
+
+  if (backend->session)
+    return; /* the keeper has one connection at a time */
+  backend->session = vhost_user_session_new (backend->link, epoch, backend->channel_epoch, &backend->type, backend);
+  backend->connections++;
+  backend_commit (backend);
+  tell_changed (backend);
+}
+
+static void
+on_received (gpointer data, enum keeper_stream stream, uint64_t epoch, uint64_t position, const uint8_t *bytes, size_t n,
+             const uint8_t *slots, unsigned n_slots, gboolean truncated) {
+  Backend *backend = data;
+
+  if (backend->session)
+    vhost_user_session_received (backend->session, stream, epoch, position, bytes, n, slots, n_slots, truncated);
+}
+
+static void
+on_stream_gone (gpointer data, enum keeper_stream stream, uint64_t epoch, uint64_t end_position, enum keeper_gone why) {
+  Backend *backend = data;
+
+  if (backend->session)
+    vhost_user_session_gone (backend->session, stream, epoch, end_position, why);
+}
+
+static void
+on_replace_failed (gpointer data, const char *why) {
+  Backend *backend = data;
+
+  if (backend->replace_failed)
+    backend->replace_failed (backend->replace_data, why);
+}
+
+static gboolean
+on_lived_a_while (gpointer data) {
+  Backend *backend = data;
+
+  source_clear (&backend->good_source);
+  if (!backend->told_good)
+    keeper_link_good (backend->link);
+  backend->told_good = TRUE;
+  return G_SOURCE_REMOVE;
 }
 
 /* ---- public ---- */
@@ -465,18 +525,32 @@ backend_watch (Backend *backend, BackendChanged changed, gpointer data) {
   backend->changed_data = data;
 }
 
-gboolean
-backend_connect (Backend *backend, int fd, BackendGone gone, gpointer data) {
-  if (backend->session) {
-    close (fd);
-    return FALSE;
+void
+backend_start (Backend *backend) {
+  static const KeeperLinkEvents events = { on_connected, on_received, on_stream_gone, on_replace_failed };
+  const struct keeper_hello *hello = keeper_link_hello (backend->link);
+
+  keeper_link_run (backend->link, &events, backend);
+  if (backend->finished) { /* who found that did not live to say so */
+    backend->gone (backend->gone_data);
+    return;
   }
-  backend->gone = gone;
-  backend->gone_data = data;
-  backend->session = vhost_user_session_new (fd, &backend->type, backend);
-  backend->connections++;
-  tell_changed (backend);
-  return TRUE;
+  if (backend->session) {
+    vhost_user_session_resume (backend->session);
+    backend_commit (backend);
+  } else if (hello->is_connected) {
+    on_connected (backend, hello->connection);
+  }
+  backend->started = TRUE;
+  if (!backend->busy_mode)
+    backend->good_source = source_timeout (GOOD_AFTER_MS, on_lived_a_while, backend);
+}
+
+void
+backend_replace (Backend *backend, enum keeper_program program, BackendReplaceFailed failed, gpointer data) {
+  backend->replace_failed = failed;
+  backend->replace_data = data;
+  keeper_link_replace (backend->link, program);
 }
 
 uint64_t
@@ -486,8 +560,10 @@ backend_set_target (Backend *backend, gboolean have_target, uint64_t blocks) {
    * one: the generation in its first answer differs. */
   if (memory_device_set_target (&backend->device, have_target, blocks) && backend->device.session) {
     guest_events_config (&backend->events);
+    backend_commit (backend); /* the events come later than this, or never, but a change that was answered for is not lost */
     send_events (backend);
   }
+  backend_commit (backend);
   tell_changed (backend);
   return backend->device.options.target_blocks;
 }
@@ -497,6 +573,7 @@ backend_reclaim (Backend *backend, uint64_t blocks, uint32_t deadline_ms) {
   if (!backend->device.session)
     return FALSE;
   guest_events_reclaim (&backend->events, blocks, deadline_ms);
+  backend_commit (backend);
   send_events (backend);
   return TRUE;
 }
@@ -512,8 +589,10 @@ backend_audit (Backend *backend) {
   if (bytes && log_limit_pass (&backend->refused_log))
     g_warning ("%s: the guest touched %" G_GUINT64_FORMAT " KiB that it was not granted; they were taken back", backend->name,
                bytes / 1024);
-  if (bytes)
+  if (bytes) {
+    backend_commit (backend);
     tell_changed (backend);
+  }
   return bytes;
 }
 
@@ -538,6 +617,8 @@ backend_state (Backend *backend, BackendState *ret_state) {
     .name = backend->name,
     .short_grant = &backend->short_grant,
     .stats_at = backend->stats_at,
+    .busy_mode = backend->busy_mode,
+    .hello = keeper_link_hello (backend->link),
   };
 }
 
@@ -547,17 +628,21 @@ backend_host_used_blocks (Backend *backend) {
 }
 
 Backend *
-backend_new (const BackendOptions *options, HostAccount *account, GError **error) {
+backend_new (const BackendOptions *options, HostAccount *account, KeeperLink *link, BackendGone gone, gpointer data, GError **error) {
   g_autoptr (HostAccount) owned = account;
-  Backend *backend;
+  g_autoptr (Backend) backend = g_new0 (Backend, 1);
   const char *why;
 
-  backend = g_new0 (Backend, 1);
   if (!memory_device_init (&backend->device, &options->device, &why)) {
     g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE, "%s", why);
-    g_free (backend);
     return NULL;
   }
+  backend->gone = gone;
+  backend->gone_data = data;
+  backend->once = options->once;
+  backend->link = link;
+  backend->busy_mode = keeper_link_hello (link)->mode == KEEPER_MODE_BUSY;
+  backend->window_slot = backend->old_window_slot = STATE_NONE;
   backend->grant_mode = options->grant_mode;
   backend->name = g_strdup (options->name);
   backend->room = host_room_new (g_steal_pointer (&owned), options->host_reserve_bytes, backend->name);
@@ -574,12 +659,16 @@ backend_new (const BackendOptions *options, HostAccount *account, GError **error
     .memory_changed = on_memory_changed,
     .reset = on_reset,
     .own_memory = own_memory,
+    .map_answered = on_map_answered,
+    .settle = on_settle,
     .closed = on_closed,
   };
+  if (!backend_restore (backend, error))
+    return NULL;
   if (options->audit_interval_ms)
     backend->audit_source = source_timeout (options->audit_interval_ms, on_audit, backend);
   backend->offer_source = source_timeout (OFFER_INTERVAL_MS, on_offer, backend);
-  return backend;
+  return g_steal_pointer (&backend);
 }
 
 void
@@ -587,11 +676,12 @@ backend_free (Backend *backend) {
   source_clear (&backend->map_timeout);
   source_clear (&backend->audit_source);
   source_clear (&backend->offer_source);
+  source_clear (&backend->good_source);
   g_clear_pointer (&backend->session, vhost_user_session_free);
-  void_grants (backend);
   g_clear_pointer (&backend->window, window_free);
-  host_room_free (backend->room);
+  g_clear_pointer (&backend->room, host_room_free);
   memory_device_clear (&backend->device);
+  state_file_close (&backend->state);
   g_free (backend->name);
   g_free (backend);
 }

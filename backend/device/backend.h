@@ -10,6 +10,7 @@
 
 #include "core/memory-device.h"
 #include "io/host-account.h"
+#include "io/keeper-link.h"
 
 typedef enum {
   GRANT_RESERVE, /* a grant is a place in the books; the guest's first touch takes the memory */
@@ -22,21 +23,29 @@ typedef struct {
   uint64_t host_reserve_bytes; /* grants stop when the host has less than this available */
   unsigned audit_interval_ms;  /* 0: never */
   char *name;                  /* the VM's, for logs */
+  gboolean once;               /* finished when the first front-end has gone */
 } BackendOptions;
 
 typedef struct Backend Backend;
 
-/* Takes over account. options are copied. */
-Backend *backend_new (const BackendOptions *options, HostAccount *account, GError **error);
+/* The front-end has gone, and no other is wanted (options.once). One that we closed for a reason is not gone: it may still have the
+ * window mapped, and the back-end goes on auditing that. */
+typedef void (*BackendGone) (gpointer data);
+
+/* Goes on from the state that the keeper has from an earlier worker; else begins one. Takes over account; options are copied; link
+ * stays the caller's. */
+Backend *backend_new (const BackendOptions *options, HostAccount *account, KeeperLink *link, BackendGone gone, gpointer data,
+                      GError **error);
+/* Frees what this process has of it. The window and its grants stay as they are: they are the keeper's, and the next worker's. */
 void backend_free (Backend *backend);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Backend, backend_free)
 
-/* Called when a front-end has gone. why: NULL when it closed the connection itself; else we did, for that reason: then it may still
- * have the window mapped, and the back-end goes on auditing that. */
-typedef void (*BackendGone) (gpointer data, const char *why);
+/* Begins to serve. */
+void backend_start (Backend *backend);
 
-/* Takes over a connected socket. FALSE (and the socket is closed) while another front-end is connected. */
-gboolean backend_connect (Backend *backend, int fd, BackendGone gone, gpointer data);
+/* Asks the keeper for another worker in the place of this one, which will not hear of it if that succeeds. failed: why not. */
+typedef void (*BackendReplaceFailed) (gpointer data, const char *why);
+void backend_replace (Backend *backend, enum keeper_program program, BackendReplaceFailed failed, gpointer data);
 
 /* The host's wish for this VM; have_target FALSE: none, the guest decides by pressure. Returns the target that is in force
  * (capped at the VM's capacity). */
@@ -65,6 +74,8 @@ typedef struct {
   uint64_t audit_bytes; /* punched by audits since start */
   uint64_t host_limit_blocks, host_reserve_bytes;
   const BackendShortGrant *short_grant; /* the last one since start */
+  gboolean busy_mode; /* every request of the guest is answered with BUSY, because earlier workers did not live */
+  const struct keeper_hello *hello;
   gint64 stats_at; /* g_get_monotonic_time: when the guest last sent STATS; it means something when device->stats_known */
 } BackendState;
 

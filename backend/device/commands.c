@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "device/commands.h"
+#include "core/device-state.h"
 #include "device/json-members.h"
 #include "io/error.h"
 
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* Cells in the answer to `blocks`: the most keeps that answer well below what a client may leave unread
@@ -90,6 +92,42 @@ add_refusal (JsonBuilder *builder, const BackendState *state) {
   add_int (builder, "refused-age-ms", ms_since (state->short_grant->at));
 }
 
+/* As a shell would say it. */
+static char *
+death_text (int status) {
+  return WIFSIGNALED (status) ? g_strdup_printf ("signal %d (%s)", WTERMSIG (status), g_strsignal (WTERMSIG (status)))
+                              : g_strdup_printf ("exit status %d", WEXITSTATUS (status));
+}
+
+static void
+add_worker (JsonBuilder *builder, const Operator *op, const BackendState *state) {
+  const struct keeper_hello *hello = state->hello;
+
+  json_builder_set_member_name (builder, "worker");
+  json_builder_begin_object (builder);
+  add_int (builder, "pid", (guint64)getpid ());
+  add_int (builder, "keeper-pid", hello->keeper_pid);
+  add_string (builder, "version", DOMYBS_VERSION);
+  add_int (builder, "state-version", DOMYBS_STATE_VERSION);
+  add_string (builder, "mode", state->busy_mode ? "busy" : "normal");
+  add_int (builder, "starts", hello->starts);
+  add_int (builder, "deaths", hello->deaths);
+  add_int (builder, "strikes", hello->strikes);
+  if (hello->deaths) {
+    g_autofree char *text = death_text (hello->last_status);
+
+    add_string (builder, "last-death", text);
+    add_int (builder, "last-death-age-ms", ms_since ((gint64)hello->last_death_us));
+  } else {
+    add_null (builder, "last-death");
+    add_null (builder, "last-death-age-ms");
+  }
+  add_int (builder, "age-ms", ms_since (op->started_at));
+  add_int (builder, "keeper-age-ms", ms_since ((gint64)hello->started_us));
+  add_bool (builder, "rolled-back", hello->rolled_back != 0);
+  json_builder_end_object (builder);
+}
+
 static JsonNode *
 run_status (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
   g_autoptr (JsonBuilder) builder = json_builder_new ();
@@ -100,7 +138,7 @@ run_status (const Operator *op, ControlClient *client, JsonObject *arguments, GE
   device = state.device;
   json_builder_begin_object (builder);
   add_string (builder, "name", state.name);
-  add_int (builder, "pid", (guint64)getpid ());
+  add_int (builder, "pid", state.hello->keeper_pid);
   add_int (builder, "block-bytes", DOMYBS_BLOCK_BYTES);
   add_int (builder, "window-blocks", device->options.window_blocks);
   add_int (builder, "max-blocks", device->options.max_blocks);
@@ -133,6 +171,7 @@ run_status (const Operator *op, ControlClient *client, JsonObject *arguments, GE
   add_int (builder, "blocks-released-total", device->counters.blocks_released);
   add_int_or_null (builder, "stats-age-ms", device->stats_known != 0, ms_since (state.stats_at));
   add_guest (builder, device);
+  add_worker (builder, op, &state);
   json_builder_end_object (builder);
   return json_builder_get_root (builder);
 }
@@ -238,6 +277,27 @@ run_subscribe (const Operator *op, ControlClient *client, JsonObject *arguments,
   return json_builder_get_root (builder);
 }
 
+static void
+on_replace_failed (gpointer data, const char *why) {
+  const Operator *op = data;
+  g_autoptr (GError) error = g_error_new (DOMYBS_ERROR, DOMYBS_ERROR_FAILED, "%s; this worker goes on", why);
+
+  control_server_refuse_waiting (op->server, error);
+}
+
+/* The answer to success is the end of the connection: this process is not there any more then. */
+static JsonNode *
+run_restart (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
+  backend_replace (op->backend, KEEPER_PROGRAM_SAME, on_replace_failed, (gpointer)op);
+  return NULL;
+}
+
+static JsonNode *
+run_upgrade (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
+  backend_replace (op->backend, KEEPER_PROGRAM_INSTALLED, on_replace_failed, (gpointer)op);
+  return NULL;
+}
+
 static const struct command commands[] = {
   { "status", run_status, { NULL } },
   { "blocks", run_blocks, { "cells", NULL } },
@@ -246,6 +306,8 @@ static const struct command commands[] = {
   { "audit", run_audit, { NULL } },
   { "subscribe", run_subscribe, { "events", NULL } },
   { "version", run_version, { NULL } },
+  { "restart", run_restart, { NULL } },
+  { "upgrade", run_upgrade, { NULL } },
 };
 
 static gboolean
@@ -275,6 +337,6 @@ backend_command (gpointer data, ControlClient *client, const char *command, Json
     return commands[i].run (op, client, arguments, error);
   }
   g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE,
-               "unknown command '%s'; there are: status, blocks, set-target, reclaim, audit, subscribe, version", command);
+               "unknown command '%s'; there are: status, blocks, set-target, reclaim, audit, subscribe, version, restart, upgrade", command);
   return NULL;
 }

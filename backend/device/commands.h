@@ -9,6 +9,8 @@
 typedef struct {
   Backend *backend;
   Monitor *monitor;
+  ControlServer *server;
+  gint64 started_at; /* g_get_monotonic_time: this worker */
 } Operator;
 
 /* A ControlHandler; data is an Operator. */

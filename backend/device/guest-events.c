@@ -24,9 +24,11 @@ guest_events_offer (GuestEvents *events) {
 
 /* Sends one event if the guest has given a buffer for it. */
 static gboolean
-send_event (struct domybs_event *event, VhostUserSession *session, const struct memory_device *device) {
+send_event (struct domybs_event *event, VhostUserSession *session, const struct memory_device *device, GuestEventsPush push,
+            gpointer data) {
   struct virtqueue *vq = vhost_user_session_queue (session, DOMYBS_VQ_EVENT);
   struct virtqueue_chain chain;
+  struct domybs_event sent;
   enum virtqueue_pop popped;
 
   if (event->type == 0)
@@ -39,24 +41,40 @@ send_event (struct domybs_event *event, VhostUserSession *session, const struct 
     return FALSE;
   }
   if (chain.in_bytes < sizeof *event) {
-    virtqueue_push (vq, chain.head, 0);
+    push (data, &chain, NULL, 0);
     vhost_user_session_queue_break (session, DOMYBS_VQ_EVENT, "an event buffer without room for an event");
     return FALSE;
   }
   event->session = GUINT64_TO_LE (device->session);
   event->generation = GUINT32_TO_LE (device->generation);
-  virtqueue_push (vq, chain.head, (uint32_t)virtqueue_chain_write (&chain, event, sizeof *event));
+  sent = *event;
   memset (event, 0, sizeof *event);
+  push (data, &chain, &sent, sizeof sent);
   return TRUE;
 }
 
 void
-guest_events_send (GuestEvents *events, VhostUserSession *session, const struct memory_device *device) {
+guest_events_send (GuestEvents *events, VhostUserSession *session, const struct memory_device *device, GuestEventsPush push,
+                   gpointer data) {
   if (!session || !vhost_user_session_queue_runs (session, DOMYBS_VQ_EVENT))
     return;
-  if (send_event (&events->reclaim, session, device) && send_event (&events->config, session, device))
-    send_event (&events->offer, session, device);
+  if (send_event (&events->reclaim, session, device, push, data) && send_event (&events->config, session, device, push, data))
+    send_event (&events->offer, session, device, push, data);
   vhost_user_session_signal (session, DOMYBS_VQ_EVENT);
+}
+
+void
+guest_events_save (const GuestEvents *events, struct domybs_event *ret_events) {
+  ret_events[0] = events->reclaim;
+  ret_events[1] = events->config;
+  ret_events[2] = events->offer;
+}
+
+void
+guest_events_load (GuestEvents *events, const struct domybs_event *saved) {
+  events->reclaim = saved[0];
+  events->config = saved[1];
+  events->offer = saved[2];
 }
 
 void

@@ -78,6 +78,11 @@ host_room_give_back (HostRoom *room, uint64_t blocks) {
   room->promised_blocks -= MIN (room->promised_blocks, blocks);
 }
 
+void
+host_room_set (HostRoom *room, uint64_t blocks) {
+  host_account_set (room->account, blocks);
+}
+
 gboolean
 host_room_is_there (HostRoom *room) {
   return memory_blocks (room) && host_account_used (room->account) < host_account_limit (room->account);

@@ -21,6 +21,9 @@ void host_room_free (HostRoom *room);
 uint64_t host_room_take (HostRoom *room, uint64_t blocks, enum device_shortage *ret_shortage);
 void host_room_give_back (HostRoom *room, uint64_t blocks);
 
+/* The VM has exactly this much, whatever an earlier process did not live to take or give back. */
+void host_room_set (HostRoom *room, uint64_t blocks);
+
 /* Whether there is room for a block. */
 gboolean host_room_is_there (HostRoom *room);
 

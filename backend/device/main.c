@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* domybs-backend: the vhost-user back-end of the memory device, one process for each VM. Follows QEMU's "Backend program
- * conventions". */
+/* domybs-backend: the vhost-user back-end of the memory device, one for each VM: a keeper, and the worker that it starts from this same
+ * program. Follows QEMU's "Backend program conventions". */
+#include "core/crash-point.h"
 #include "device/options.h"
-#include "device/server.h"
+#include "device/start.h"
+#include "device/worker.h"
 
 #include <locale.h>
 #include <signal.h>
@@ -31,13 +33,18 @@ int
 main (int argc, char **argv) {
   g_autoptr (GError) error = NULL;
   g_autoptr (Options) options = NULL;
+  g_auto (GStrv) arguments = g_strdupv (argv); /* parsing takes them out of argv */
 
+  CRASH_POINTS_INIT ();
   setlocale (LC_ALL, "");
   signal (SIGPIPE, SIG_IGN);
   g_log_set_writer_func (write_log, NULL, NULL);
   options = options_parse (&argc, &argv, &error);
   if (!options) {
     fprintf (stderr, "domybs-backend: %s\n", error->message);
+    for (char **argument = arguments; *argument; argument++)
+      if (g_str_has_prefix (*argument, "--worker=")) /* an upgrade that does not know what this back-end was started with */
+        return KEEPER_EXIT_CANT;
     return 2;
   }
   if (options->print_capabilities) {
@@ -48,9 +55,5 @@ main (int argc, char **argv) {
     puts ("domybs-backend " DOMYBS_VERSION);
     return EXIT_SUCCESS;
   }
-  if (!server_run (options, &error)) {
-    fprintf (stderr, "domybs-backend: %s\n", error->message);
-    return EXIT_FAILURE;
-  }
-  return EXIT_SUCCESS;
+  return options->is_worker ? worker_run (options) : start_run (options, arguments);
 }

@@ -14,13 +14,14 @@
 #define GROW_MIN_DEFAULT_BYTES (128ull << 20)
 #define AUDIT_INTERVAL_DEFAULT_MS 1000
 #define NAME_BYTES_MAX 255
+#define NOT_A_WORKER (-2) /* --worker is not there; -1: it is, without a slot in the host account */
 /* An entry of the group database that is larger than this is broken. */
 #define GROUP_ENTRY_BYTES_MAX (1u << 20)
 
 /* What the command line says, before it is understood. */
 struct raw {
   char *window, *local_max, *grant, *host_limit, *host_reserve, *grow_min, *target, *name, *socket_group, *socket_mode;
-  int numa_node, audit_interval_ms;
+  int numa_node, audit_interval_ms, worker;
   gboolean standalone;
 };
 
@@ -123,7 +124,7 @@ get_name (const char *text, Options *options, GError **error) {
   if (name && is_good_name (name))
     options->backend.name = g_steal_pointer (&name);
   else if (options->fd < 0)
-    options->backend.name = g_strdup_printf ("pid-%d", (int)getpid ());
+    options->backend.name = g_strdup_printf ("pid-%d", (int)(options->is_worker ? getppid () : getpid ()));
   else
     options->backend.name = g_strdup_printf ("fd-%d", options->fd);
   return TRUE;
@@ -175,7 +176,8 @@ understand (const struct raw *raw, Options *options, GError **error) {
     return usage (error, "--socket-path and --fd can't be used together");
   if (!options->socket_path && (raw->socket_group || raw->socket_mode))
     return usage (error, "--socket-group and --socket-mode are for --socket-path; an inherited socket has its rights already");
-  if (!get_group (raw->socket_group, &options->socket_rights.group, error)
+  /* A worker has no use for it, and is not to read the host's files. */
+  if (!get_group (options->is_worker ? NULL : raw->socket_group, &options->socket_rights.group, error)
       || !get_mode (raw->socket_mode, &options->socket_rights.mode, error))
     return FALSE;
   if (!options->host_account_path)
@@ -188,7 +190,7 @@ understand (const struct raw *raw, Options *options, GError **error) {
 Options *
 options_parse (int *argc, char ***argv, GError **error) {
   g_autoptr (Options) options = g_new0 (Options, 1);
-  struct raw raw = { .numa_node = -1, .audit_interval_ms = AUDIT_INTERVAL_DEFAULT_MS };
+  struct raw raw = { .numa_node = -1, .audit_interval_ms = AUDIT_INTERVAL_DEFAULT_MS, .worker = NOT_A_WORKER };
   const GOptionEntry entries[] = {
     { "socket-path", 0, 0, G_OPTION_ARG_FILENAME, &options->socket_path, "Listen for QEMU at this unix socket", "PATH" },
     { "socket-group", 0, 0, G_OPTION_ARG_STRING, &raw.socket_group, "Give that socket to this group (unchanged)", "GROUP" },
@@ -207,6 +209,7 @@ options_parse (int *argc, char ***argv, GError **error) {
     { "host-reserve", 0, 0, G_OPTION_ARG_STRING, &raw.host_reserve, "Grant nothing while the host has less than this available (10%, 512M to 8G)", "SIZE" },
     { "audit-interval", 0, 0, G_OPTION_ARG_INT, &raw.audit_interval_ms, "How often memory touched without a grant is taken back; 0: never (1000)", "MS" },
     { "standalone", 0, 0, G_OPTION_ARG_NONE, &raw.standalone, "Work without a pool daemon: this host's memory only (the default)", NULL },
+    { "worker", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_INT, &raw.worker, NULL, NULL },
     { "once", 0, 0, G_OPTION_ARG_NONE, &options->once, "End when the first QEMU has gone", NULL },
     { "print-capabilities", 0, 0, G_OPTION_ARG_NONE, &options->print_capabilities, "Print what this back-end can do, as JSON, and end", NULL },
     { "version", 0, 0, G_OPTION_ARG_NONE, &options->version, "Print the version and end", NULL },
@@ -220,6 +223,8 @@ options_parse (int *argc, char ***argv, GError **error) {
   g_option_context_set_description (context, "Sizes are bytes or have a binary unit: 512M, 4G, 1.5T. SIGTERM ends the program.\n"
                                              "Example: domybs-backend --standalone --window 64G --socket-path /run/domybs/vm1.sock\n");
   ok = g_option_context_parse (context, argc, argv, error);
+  options->is_worker = raw.worker != NOT_A_WORKER;
+  options->account_slot = raw.worker;
   if (ok && *argc > 1 && !options->print_capabilities)
     ok = usage (error, "unknown argument '%s'; see --help", (*argv)[1]);
   if (ok && !options->print_capabilities && !options->version)

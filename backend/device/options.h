@@ -14,6 +14,8 @@ typedef struct {
   char *host_account_path; /* NULL: no account shared with others */
   uint64_t host_limit_bytes;
   gboolean once; /* end when the first front-end has gone */
+  gboolean is_worker; /* started by a keeper; account_slot: its slot in the host account, -1 = none */
+  int account_slot;
   gboolean print_capabilities, version;
   BackendOptions backend;
 } Options;

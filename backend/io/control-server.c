@@ -2,6 +2,7 @@
 #include "io/control-server.h"
 #include "io/error.h"
 #include "io/listen.h"
+#include "io/sandbox-calls.h"
 #include "io/source.h"
 
 #include <errno.h>
@@ -9,9 +10,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+SANDBOX_CALLS (SANDBOX_CALL (getsockopt), SANDBOX_CALL (sendto), SANDBOX_CALL (recvfrom));
+
 struct ControlServer {
   int fd;
-  char *path;
   char *greeting;
   GSource *source;
   GMainContext *context;
@@ -27,6 +29,8 @@ struct ControlClient {
   GSource *out_source;
   GByteArray *out;
   unsigned events; /* subscribed */
+  gboolean waits;     /* for the answer to a command that takes time */
+  JsonNode *waits_id; /* its id; NULL: it had none */
   size_t in_bytes;
   char in[CONTROL_LINE_BYTES_MAX];
 };
@@ -38,6 +42,7 @@ client_free (gpointer data) {
   source_clear (&client->source);
   source_clear (&client->out_source);
   g_byte_array_unref (client->out);
+  g_clear_pointer (&client->waits_id, json_node_unref);
   close (client->fd);
   g_free (client);
 }
@@ -89,15 +94,40 @@ error_class (const GError *error) {
   return "failed";
 }
 
-/* Makes the answer to one line; never NULL. */
+/* result and id may be NULL; takes over result. error counts where there is no result. */
+static JsonNode *
+make_answer (JsonNode *result, const GError *error, JsonNode *id) {
+  g_autoptr (JsonBuilder) builder = json_builder_new_immutable ();
+
+  json_builder_begin_object (builder);
+  if (result) {
+    json_builder_set_member_name (builder, "return");
+    json_builder_add_value (builder, result);
+  } else {
+    json_builder_set_member_name (builder, "error");
+    json_builder_begin_object (builder);
+    json_builder_set_member_name (builder, "class");
+    json_builder_add_string_value (builder, error_class (error));
+    json_builder_set_member_name (builder, "desc");
+    json_builder_add_string_value (builder, error->message);
+    json_builder_end_object (builder);
+  }
+  if (id) {
+    json_builder_set_member_name (builder, "id");
+    json_builder_add_value (builder, json_node_copy (id));
+  }
+  json_builder_end_object (builder);
+  return json_builder_get_root (builder);
+}
+
+/* Makes the answer to one line; NULL: it comes later. */
 static JsonNode *
 answer_line (ControlClient *client, const char *line, gssize length) {
   g_autoptr (JsonParser) parser = json_parser_new_immutable ();
-  g_autoptr (JsonBuilder) builder = json_builder_new_immutable ();
   g_autoptr (JsonObject) no_arguments = json_object_new ();
   g_autoptr (GError) error = NULL;
   JsonObject *request = NULL, *arguments = no_arguments;
-  JsonNode *result = NULL, *node;
+  JsonNode *result = NULL, *node, *id;
   const char *command = NULL;
 
   if (!g_utf8_validate (line, length, NULL))
@@ -121,32 +151,21 @@ answer_line (ControlClient *client, const char *line, gssize length) {
     else if (node)
       command = NULL;
   }
-  if (command)
+  id = request ? json_object_get_member (request, "id") : NULL;
+  if (id && !JSON_NODE_HOLDS_VALUE (id))
+    id = NULL;
+  if (command && client->waits)
+    g_set_error (&error, DOMYBS_ERROR, DOMYBS_ERROR_IN_USE, "an earlier command of this connection is still being answered");
+  else if (command)
     result = client->server->handler (client->server->data, client, command, arguments, &error);
   else if (!error)
     g_set_error (&error, DOMYBS_ERROR, DOMYBS_ERROR_PROTOCOL,
                  "expected {\"execute\": \"COMMAND\"} or {\"execute\": \"COMMAND\", \"arguments\": {…}}");
-
-  json_builder_begin_object (builder);
-  if (result) {
-    json_builder_set_member_name (builder, "return");
-    json_builder_add_value (builder, result);
-  } else {
-    json_builder_set_member_name (builder, "error");
-    json_builder_begin_object (builder);
-    json_builder_set_member_name (builder, "class");
-    json_builder_add_string_value (builder, error_class (error));
-    json_builder_set_member_name (builder, "desc");
-    json_builder_add_string_value (builder, error->message);
-    json_builder_end_object (builder);
-  }
-  node = request ? json_object_get_member (request, "id") : NULL;
-  if (node && JSON_NODE_HOLDS_VALUE (node)) {
-    json_builder_set_member_name (builder, "id");
-    json_builder_add_value (builder, json_node_copy (node));
-  }
-  json_builder_end_object (builder);
-  return json_builder_get_root (builder);
+  if (result || error)
+    return make_answer (result, error, id);
+  client->waits = TRUE;
+  client->waits_id = id ? json_node_copy (id) : NULL;
+  return NULL;
 }
 
 /* ---- clients ---- */
@@ -164,8 +183,8 @@ handle_lines (ControlClient *client) {
     if (newline > start && newline[-1] == '\r')
       newline[-1] = ' ';
     node = answer_line (client, start, newline - start);
-    text = json_to_string (node, FALSE);
-    if (!send_line (client, text))
+    text = node ? json_to_string (node, FALSE) : NULL;
+    if (text && !send_line (client, text))
       return FALSE;
     start = newline + 1;
   }
@@ -275,18 +294,31 @@ control_server_emit (ControlServer *server, unsigned event, const char *name, Js
   }
 }
 
+void
+control_server_refuse_waiting (ControlServer *server, const GError *error) {
+  for (guint i = server->clients->len; i-- > 0;) { /* from the end, as above */
+    ControlClient *client = server->clients->pdata[i];
+    g_autoptr (JsonNode) node = NULL;
+    g_autofree char *text = NULL;
+
+    if (!client->waits)
+      continue;
+    node = make_answer (NULL, error, client->waits_id);
+    text = json_to_string (node, FALSE);
+    client->waits = FALSE;
+    g_clear_pointer (&client->waits_id, json_node_unref);
+    if (!send_line (client, text))
+      drop (client);
+  }
+}
+
 /* ---- life ---- */
 
 ControlServer *
-control_server_new (const char *path, const char *program, ControlHandler handler, gpointer data, GError **error) {
-  ControlServer *server;
-  const int fd = listen_unix (path, &(ListenRights){ .group = LISTEN_GROUP_UNCHANGED, .mode = 0600 }, error);
+control_server_new (int fd, const char *program, ControlHandler handler, gpointer data) {
+  ControlServer *server = g_new0 (ControlServer, 1);
 
-  if (fd < 0)
-    return NULL;
-  server = g_new0 (ControlServer, 1);
   server->fd = fd;
-  server->path = g_strdup (path);
   server->greeting = g_strdup_printf ("{\"domybs\":{\"program\":\"%s\",\"version\":\"" DOMYBS_VERSION "\",\"protocol\":%d}}", program,
                                       CONTROL_PROTOCOL);
   server->context = g_main_context_ref_thread_default ();
@@ -302,8 +334,6 @@ control_server_free (ControlServer *server) {
   source_clear (&server->source);
   g_ptr_array_unref (server->clients);
   close (server->fd);
-  unlink (server->path);
-  g_free (server->path);
   g_free (server->greeting);
   g_main_context_unref (server->context);
   g_free (server);

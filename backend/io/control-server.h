@@ -27,12 +27,16 @@ typedef struct ControlServer ControlServer;
 typedef struct ControlClient ControlClient;
 
 /* Runs a command of that client. arguments is never NULL (an empty object where none came) and stays the server's. Returns a
- * new node, or NULL with error; the class in the answer comes from the error's code. */
+ * new node, or NULL with error; the class in the answer comes from the error's code. NULL without error: the answer comes later, and
+ * can only be a refusal (control_server_refuse_waiting). */
 typedef JsonNode *(*ControlHandler) (gpointer data, ControlClient *client, const char *command, JsonObject *arguments,
                                      GError **error);
 
-/* Listens at path; the socket is its user's alone (mode 0600). */
-ControlServer *control_server_new (const char *path, const char *program, ControlHandler handler, gpointer data, GError **error);
+/* Serves a listening socket. Takes over fd; its path, mode and removal are the caller's. */
+ControlServer *control_server_new (int fd, const char *program, ControlHandler handler, gpointer data);
+
+/* Answers everybody who waits for a command's answer with that error. */
+void control_server_refuse_waiting (ControlServer *server, const GError *error);
 
 /* The events that a client gets from now on: bits whose meaning is the handler's. */
 void control_client_subscribe (ControlClient *client, unsigned events);
@@ -43,7 +47,7 @@ unsigned control_server_subscribed (const ControlServer *server);
 /* Sends one event to those who are subscribed to its bit. Takes over data. Not to be called by the handler. */
 void control_server_emit (ControlServer *server, unsigned event, const char *name, JsonNode *data);
 
-/* Disconnects all clients and removes the socket. */
+/* Disconnects all clients. */
 void control_server_free (ControlServer *server);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (ControlServer, control_server_free)
 

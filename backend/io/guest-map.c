@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "io/guest-map.h"
 #include "io/error.h"
+#include "io/sandbox-calls.h"
 
 #include <linux/magic.h>
 #include <signal.h>
@@ -9,6 +10,8 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+
+SANDBOX_CALLS (SANDBOX_CALL (fstatfs));
 
 /* Read by the signal handler: `base` is set last and cleared first, so that the handler never sees half an entry. */
 static struct mapping {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "io/host-account.h"
 #include "io/error.h"
+#include "io/sandbox-calls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,6 +10,10 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Taking a slot and mapping the file come before there is a sandbox. */
+SANDBOX_CALLS (SANDBOX_CALL_IF (fcntl, 1, ~0u, F_OFD_SETLK), SANDBOX_CALL_IF (fcntl, 1, ~0u, F_OFD_GETLK), SANDBOX_CALL (nanosleep),
+               SANDBOX_CALL (clock_nanosleep));
 
 #define MAGIC 0x54434341424d5944ull /* "DYMBACCT" */
 #define VERSION 1u
@@ -35,6 +40,7 @@ struct HostAccount {
   int fd; /* -1: private */
   struct account_file *file;
   unsigned slot;
+  gboolean adopted;
   uint64_t limit_blocks;
 };
 
@@ -161,6 +167,35 @@ host_account_open (const char *path, const char *name, uint64_t limit_blocks, GE
   return NULL;
 }
 
+int
+host_account_fd (const HostAccount *account) {
+  return account->fd;
+}
+
+int
+host_account_slot (const HostAccount *account) {
+  return account->fd < 0 ? -1 : (int)account->slot;
+}
+
+HostAccount *
+host_account_adopt (int fd, int slot, uint64_t limit_blocks, GError **error) {
+  g_autoptr (HostAccount) account = g_new0 (HostAccount, 1);
+
+  account->fd = fd;
+  account->adopted = TRUE;
+  account->limit_blocks = limit_blocks;
+  account->slot = HOST_ACCOUNT_SLOTS;
+  unlock_sum (account); /* if its last owner died with it: the lock is the open file's, and so ours */
+  if (slot < 0 || slot >= HOST_ACCOUNT_SLOTS) {
+    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE, "%d is no slot of a host account", slot);
+    return NULL;
+  }
+  if (!prepare_file (account, "of the keeper", error))
+    return NULL;
+  account->slot = (unsigned)slot;
+  return g_steal_pointer (&account);
+}
+
 HostAccount *
 host_account_private (uint64_t limit_blocks) {
   HostAccount *account = g_new0 (HostAccount, 1);
@@ -176,7 +211,7 @@ host_account_free (HostAccount *account) {
   if (account->fd < 0) {
     g_free (account->file);
   } else {
-    if (account->file && account->slot < HOST_ACCOUNT_SLOTS)
+    if (account->file && account->slot < HOST_ACCOUNT_SLOTS && !account->adopted)
       atomic_store (&account->file->slots[account->slot].blocks, 0);
     if (account->file)
       munmap (account->file, sizeof *account->file);
@@ -210,6 +245,11 @@ host_account_return (HostAccount *account, uint64_t blocks) {
   /* Only this process subtracts from its slot, and less is always safe for the others: no lock. */
   while (!atomic_compare_exchange_weak (mine, &have, have > blocks ? have - blocks : 0))
     ;
+}
+
+void
+host_account_set (HostAccount *account, uint64_t blocks) {
+  atomic_store (&account->file->slots[account->slot].blocks, blocks);
 }
 
 uint64_t

@@ -26,10 +26,19 @@ typedef struct HostAccount HostAccount;
 /* Opens or creates the file at path (its directory, too) and takes a slot. name: the VM's, for those who look. */
 HostAccount *host_account_open (const char *path, const char *name, uint64_t limit_blocks, GError **error);
 
+/* What a process needs to know to go on with the slot of another one that has the same open file: its descriptor (the account's) and the
+ * slot's number. A private account has none: -1. */
+int host_account_fd (const HostAccount *account);
+int host_account_slot (const HostAccount *account);
+
+/* Goes on with the slot of another process, which holds the same open file, so the slot's lock with it, and does not use it any more. A lock on the
+ * sum that it may have held is let go of. Takes over fd, also on failure. */
+HostAccount *host_account_adopt (int fd, int slot, uint64_t limit_blocks, GError **error);
+
 /* An account of this process alone, for where no file is wanted. */
 HostAccount *host_account_private (uint64_t limit_blocks);
 
-/* Gives the slot back. */
+/* Gives the slot back; an adopted one stays, as it is, with the process that opened it. */
 void host_account_free (HostAccount *account);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HostAccount, host_account_free)
 
@@ -38,6 +47,9 @@ int64_t host_account_reserve (HostAccount *account, uint64_t blocks);
 
 /* Gives blocks back. Never fails and never waits. */
 void host_account_return (HostAccount *account, uint64_t blocks);
+
+/* Makes the slot exactly this, whatever it was. Never fails and never waits. */
+void host_account_set (HostAccount *account, uint64_t blocks);
 
 /* Blocks of all back-ends of the host, and the limit that this one applies. */
 uint64_t host_account_used (HostAccount *account);

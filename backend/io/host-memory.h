@@ -11,7 +11,7 @@ typedef struct {
   uint64_t available_bytes;
 } HostMemory;
 
-/* From /proc/meminfo. */
+/* From /proc/meminfo, which stays open from the first call on. */
 gboolean host_memory_read (HostMemory *ret_memory, GError **error);
 
 /* What of the host's memory is never lent to guests: a tenth, at least 512 MiB, at most 8 GiB; and never more than half, so that

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "io/listen.h"
 #include "io/error.h"
+#include "io/sandbox-calls.h"
 
 #include <errno.h>
 #include <string.h>
@@ -8,6 +9,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+/* Listening begins before there is a sandbox. */
+SANDBOX_CALLS (SANDBOX_CALL (accept4));
 
 #define BACKLOG 16
 

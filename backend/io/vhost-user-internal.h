@@ -8,27 +8,24 @@
 
 typedef struct {
   struct virtqueue vq;
-  int kick_fd, call_fd, err_fd; /* -1: none */
+  uint8_t kick_slot, call_slot, err_slot; /* STATE_NONE: none */
   GSource *kick_source;
   gboolean enabled;
-  gboolean started; /* has a kick fd since it was last stopped */
+  gboolean started; /* has a kick descriptor since it was last stopped */
   gboolean break_logged;
+  gboolean push_open; /* restored: an answer that was committed is not in the ring yet */
 } SessionQueue;
 
 struct VhostUserSession {
   const VhostUserDevice *type;
   gpointer device;
   GMainContext *context;
+  KeeperLink *link;
 
-  /* transport: one message at a time, which may arrive in pieces */
-  int fd;
-  GSource *source;
-  GSource *out_source; /* while replies wait */
-  GByteArray *out;
-  uint8_t in[VHU_HEADER_BYTES + VHU_PAYLOAD_BYTES_MAX];
-  size_t in_bytes;
-  int in_fds[VHU_FDS_MAX];
-  unsigned n_in_fds;
+  uint64_t connection;
+  uint64_t consumed; /* bytes of whole messages */
+  uint64_t sent;     /* messages */
+  gboolean want;     /* what comes next is to be asked for */
   GSource *close_source; /* closing is on its way */
   const char *close_why;
   GSource *again_source;
@@ -39,31 +36,46 @@ struct VhostUserSession {
   uint64_t features, protocol_features;
 
   struct guest_memory memory;
+  uint64_t region_offsets[VHU_MEMORY_REGIONS_MAX];
+  uint8_t region_slots[VHU_MEMORY_REGIONS_MAX];
   SessionQueue queues[VHOST_USER_QUEUES_MAX];
 
   /* backend channel */
-  int channel_fd;
-  GSource *channel_source;
-  uint8_t channel_in[VHU_HEADER_BYTES + 8];
-  size_t channel_in_bytes;
-  VhostUserMapDone map_done; /* not NULL: a map is being answered */
+  uint64_t channel_epoch, channel_consumed, channel_sent;
+  uint8_t channel_slot;
+  gboolean channel_changed; /* the keeper is to be told */
+  gboolean channel_want;
+  gboolean map_open; /* a map is being answered */
+
+  /* what waits for the commit */
+  struct {
+    size_t bytes;
+    uint8_t slot;
+    uint8_t buf[STATE_OUT_BYTES_MAX];
+  } out[KEEPER_STREAMS];
+  uint8_t drops[KEEPER_SLOTS];
+  unsigned n_drops;
 };
 
-/* vhost-user-messages.c: acts on one checked message. Takes the descriptors it keeps out of fds (sets them to -1). Returns NULL,
+/* vhost-user-messages.c: acts on one checked message. Takes the slots it keeps out of slots (sets them to STATE_NONE). Returns NULL,
  * or why the session must close. */
-const char *vhost_user_session_handle (VhostUserSession *session, const struct vhu_message *message, int *fds);
+const char *vhost_user_session_handle (VhostUserSession *session, const struct vhu_message *message, uint8_t *slots);
 
-/* vhost-user-messages.c: stops a queue and closes its descriptors. */
-void vhost_user_session_queue_clear (SessionQueue *queue);
+/* vhost-user-messages.c: stops a queue and lets its descriptors go. */
+void vhost_user_session_queue_clear (VhostUserSession *session, SessionQueue *queue);
 void vhost_user_session_unmap_all (VhostUserSession *session);
+/* vhost-user-messages.c: maps what is in a slot; why it can't be is logged. */
+gboolean vhost_user_session_map_region (VhostUserSession *session, struct guest_region *region, unsigned slot, uint64_t offset);
 
-/* vhost-user-session.c: queues bytes for the peer; FALSE when it has stopped reading. */
-gboolean vhost_user_session_send (VhostUserSession *session, const uint8_t *bytes, size_t n);
-/* vhost-user-session.c: sets, or replaces, the backend channel. Takes over fd. */
-void vhost_user_session_set_channel (VhostUserSession *session, int fd);
+/* vhost-user-session.c: a reply, for the next flush. One for each event: FALSE if there is one already, or it is too long. */
+gboolean vhost_user_session_reply (VhostUserSession *session, const uint8_t *bytes, size_t n);
+/* vhost-user-session.c: lets go of a slot after the next commit, and sets it to STATE_NONE. */
+void vhost_user_session_drop (VhostUserSession *session, uint8_t *slot);
+/* vhost-user-session.c: sets, or replaces, the backend channel. STATE_NONE: none. */
+void vhost_user_session_set_channel (VhostUserSession *session, uint8_t slot);
+/* vhost-user-session.c: signals the driver, whatever it said about that. */
+void vhost_user_session_signal_anyway (VhostUserSession *session, unsigned queue);
 /* vhost-user-session.c: watches a queue's kick descriptor. */
 void vhost_user_session_watch_kick (VhostUserSession *session, unsigned queue);
-
-void vhost_user_close_fd (int *fd);
 
 #endif

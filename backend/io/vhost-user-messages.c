@@ -2,11 +2,15 @@
 /* What each vhost-user message does to a session. */
 #include "io/vhost-user-internal.h"
 #include "io/guest-map.h"
+#include "io/sandbox-calls.h"
 
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+SANDBOX_CALLS (SANDBOX_CALL_IF (fcntl, 1, ~0u, F_GETFL), SANDBOX_CALL_IF (fcntl, 1, ~0u, F_SETFL), SANDBOX_CALL (getsockopt),
+               SANDBOX_CALL (readlink), SANDBOX_CALL (readlinkat));
 
 #define BIT(n) (1ull << (n))
 
@@ -34,7 +38,7 @@ has (const VhostUserSession *session, enum vhu_protocol_feature feature) {
 
 static const char *
 send_reply (VhostUserSession *session, const uint8_t *bytes, size_t n) {
-  return vhost_user_session_send (session, bytes, n) ? NULL : "the front-end does not read its replies";
+  return vhost_user_session_reply (session, bytes, n) ? NULL : "a reply that can't be sent";
 }
 
 static const char *
@@ -50,9 +54,28 @@ void
 vhost_user_session_unmap_all (VhostUserSession *session) {
   for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
     virtqueue_unresolve (&session->queues[i].vq);
-  for (unsigned i = 0; i < session->memory.n_regions; i++)
+  for (unsigned i = 0; i < session->memory.n_regions; i++) {
     guest_unmap (session->memory.regions[i].host);
+    vhost_user_session_drop (session, &session->region_slots[i]);
+  }
   memset (&session->memory, 0, sizeof session->memory);
+}
+
+gboolean
+vhost_user_session_map_region (VhostUserSession *session, struct guest_region *region, unsigned slot, uint64_t offset) {
+  const int fd = keeper_link_fd (session->link, slot);
+  g_autoptr (GError) error = NULL;
+  struct stat st;
+
+  region->host = guest_map (fd, offset, region->bytes, &error);
+  if (!region->host || fstat (fd, &st) < 0) {
+    g_message ("%s: memory region at %#" G_GINT64_MODIFIER "x: %s", session->type->name, region->guest_addr,
+               error ? error->message : "can't look at its file");
+    guest_unmap (region->host);
+    return FALSE;
+  }
+  region->own = session->type->own_memory && session->type->own_memory (session->device, &st);
+  return TRUE;
 }
 
 /* The guest chose where its rings are and which features it accepts: what is wrong with those breaks the queue, never the
@@ -76,32 +99,32 @@ resolve_queue (VhostUserSession *session, unsigned index) {
 }
 
 static const char *
-set_memory (VhostUserSession *session, const struct vhu_memory_table *table, const int *fds) {
+set_memory (VhostUserSession *session, const struct vhu_memory_table *table, uint8_t *slots) {
   struct guest_memory memory = { 0 };
 
   /* The new table is mapped before the old one goes, so that a table that can't be mapped changes nothing. */
   for (unsigned i = 0; i < table->n_regions; i++) {
-    g_autoptr (GError) error = NULL;
     struct guest_region *region = &memory.regions[i];
-    struct stat st;
 
     *region = (struct guest_region){
       .guest_addr = table->regions[i].guest_addr,
       .bytes = table->regions[i].bytes,
       .user_addr = table->regions[i].user_addr,
-      .host = guest_map (fds[i], table->regions[i].mmap_offset, table->regions[i].bytes, &error),
     };
-    if (!region->host || fstat (fds[i], &st) < 0) {
-      g_message ("%s: memory region %u: %s", session->type->name, i, error ? error->message : "can't look at its file");
+    if (!vhost_user_session_map_region (session, region, slots[i], table->regions[i].mmap_offset)) {
       while (i-- > 0)
         guest_unmap (memory.regions[i].host);
       return "a memory region can't be mapped";
     }
-    region->own = session->type->own_memory && session->type->own_memory (session->device, &st);
     memory.n_regions++;
   }
   vhost_user_session_unmap_all (session);
   session->memory = memory;
+  for (unsigned i = 0; i < table->n_regions; i++) {
+    session->region_offsets[i] = table->regions[i].mmap_offset;
+    session->region_slots[i] = slots[i];
+    slots[i] = STATE_NONE;
+  }
   session->type->memory_changed (session->device);
   for (unsigned i = 0; i < session->type->n_queues; i++)
     resolve_queue (session, i);
@@ -111,12 +134,12 @@ set_memory (VhostUserSession *session, const struct vhu_memory_table *table, con
 /* ---- queues ---- */
 
 void
-vhost_user_session_queue_clear (SessionQueue *queue) {
+vhost_user_session_queue_clear (VhostUserSession *session, SessionQueue *queue) {
   virtqueue_unresolve (&queue->vq);
   source_clear (&queue->kick_source);
-  vhost_user_close_fd (&queue->kick_fd);
-  vhost_user_close_fd (&queue->call_fd);
-  vhost_user_close_fd (&queue->err_fd);
+  vhost_user_session_drop (session, &queue->kick_slot);
+  vhost_user_session_drop (session, &queue->call_slot);
+  vhost_user_session_drop (session, &queue->err_slot);
   queue->started = queue->enabled = FALSE;
 }
 
@@ -135,34 +158,37 @@ is_eventfd (int fd) {
 }
 
 static const char *
-set_vring_fd (VhostUserSession *session, const struct vhu_message *message, int *fds) {
+set_vring_fd (VhostUserSession *session, const struct vhu_message *message, uint8_t *slots) {
   const unsigned index = message->u64 & 0xff;
   const gboolean no_fd = (message->u64 & VHU_VRING_NOFD_MASK) != 0;
   SessionQueue *queue;
-  int *slot;
+  uint8_t *slot;
 
   if (message->u64 & ~0x1ffull)
     return "unknown bits beside a queue's number";
   if (index >= session->type->n_queues)
     return "no such queue";
   queue = &session->queues[index];
-  slot = message->request == VHU_SET_VRING_KICK ? &queue->kick_fd : message->request == VHU_SET_VRING_CALL ? &queue->call_fd : &queue->err_fd;
+  slot = message->request == VHU_SET_VRING_KICK   ? &queue->kick_slot
+         : message->request == VHU_SET_VRING_CALL ? &queue->call_slot
+                                                  : &queue->err_slot;
   if (no_fd && message->request == VHU_SET_VRING_KICK)
     return "a queue without a kick descriptor: polling is not supported";
   if (!no_fd) {
-    const int flags = fcntl (fds[0], F_GETFL);
+    const int fd = keeper_link_fd (session->link, slots[0]);
+    const int flags = fcntl (fd, F_GETFL);
 
-    if (!is_eventfd (fds[0]))
+    if (!is_eventfd (fd))
       return "a queue's descriptor is not an eventfd";
-    if (flags < 0 || fcntl (fds[0], F_SETFL, flags | O_NONBLOCK) < 0)
+    if (flags < 0 || fcntl (fd, F_SETFL, flags | O_NONBLOCK) < 0)
       return "a queue's descriptor can't be made non-blocking";
   }
   if (message->request == VHU_SET_VRING_KICK)
     source_clear (&queue->kick_source);
-  vhost_user_close_fd (slot);
+  vhost_user_session_drop (session, slot);
   if (!no_fd) {
-    *slot = fds[0];
-    fds[0] = -1;
+    *slot = slots[0];
+    slots[0] = STATE_NONE;
   }
   if (message->request == VHU_SET_VRING_KICK) {
     queue->started = TRUE;
@@ -222,7 +248,7 @@ set_vring_state (VhostUserSession *session, const struct vhu_message *message) {
       session->type->queue_stop (session->device, state->index);
     virtqueue_unresolve (&queue->vq);
     source_clear (&queue->kick_source);
-    vhost_user_close_fd (&queue->kick_fd);
+    vhost_user_session_drop (session, &queue->kick_slot);
     queue->started = FALSE;
     uint8_t bytes[VHU_HEADER_BYTES + 8];
     const struct vhu_vring_state reply = { state->index, queue->vq.next_avail };
@@ -272,16 +298,16 @@ get_shmem_config (VhostUserSession *session) {
 }
 
 static const char *
-set_channel (VhostUserSession *session, int *fds) {
+set_channel (VhostUserSession *session, uint8_t *slots) {
   int type;
   socklen_t length = sizeof type;
 
-  if (getsockopt (fds[0], SOL_SOCKET, SO_TYPE, &type, &length) < 0 || type != SOCK_STREAM)
+  if (getsockopt (keeper_link_fd (session->link, slots[0]), SOL_SOCKET, SO_TYPE, &type, &length) < 0 || type != SOCK_STREAM)
     return "the backend channel is not a stream socket";
-  if (session->map_done)
+  if (session->map_open)
     return "the backend channel was replaced while it was in use";
-  vhost_user_session_set_channel (session, fds[0]);
-  fds[0] = -1;
+  vhost_user_session_set_channel (session, slots[0]);
+  slots[0] = STATE_NONE;
   return NULL;
 }
 
@@ -306,7 +332,7 @@ feature_needed (uint32_t request) {
 }
 
 static const char *
-act (VhostUserSession *session, const struct vhu_message *message, int *fds, gboolean *ret_replied) {
+act (VhostUserSession *session, const struct vhu_message *message, uint8_t *slots, gboolean *ret_replied) {
   const uint32_t request = message->request;
 
   *ret_replied = TRUE;
@@ -337,7 +363,7 @@ act (VhostUserSession *session, const struct vhu_message *message, int *fds, gbo
   case VHU_RESET_OWNER: /* deprecated: front-ends may send it, nothing follows from it */
     return NULL;
   case VHU_SET_MEM_TABLE:
-    return set_memory (session, &message->memory, fds);
+    return set_memory (session, &message->memory, slots);
   case VHU_SET_VRING_NUM:
   case VHU_SET_VRING_BASE:
   case VHU_SET_VRING_ENABLE:
@@ -347,9 +373,9 @@ act (VhostUserSession *session, const struct vhu_message *message, int *fds, gbo
   case VHU_SET_VRING_KICK:
   case VHU_SET_VRING_CALL:
   case VHU_SET_VRING_ERR:
-    return set_vring_fd (session, message, fds);
+    return set_vring_fd (session, message, slots);
   case VHU_SET_BACKEND_REQ_FD:
-    return set_channel (session, fds);
+    return set_channel (session, slots);
   case VHU_SET_CONFIG:
     return "config space is read-only";
   case VHU_RESET_DEVICE:
@@ -361,14 +387,14 @@ act (VhostUserSession *session, const struct vhu_message *message, int *fds, gbo
 }
 
 const char *
-vhost_user_session_handle (VhostUserSession *session, const struct vhu_message *message, int *fds) {
+vhost_user_session_handle (VhostUserSession *session, const struct vhu_message *message, uint8_t *slots) {
   const int needed = feature_needed (message->request);
   gboolean replied;
   const char *why;
 
   if (needed >= 0 && !has (session, (enum vhu_protocol_feature)needed))
     return "a request whose protocol feature was not negotiated";
-  why = act (session, message, fds, &replied);
+  why = act (session, message, slots, &replied);
   if (!replied && message->need_reply && has (session, VHU_PROTOCOL_F_REPLY_ACK)) {
     const char *send_why = reply_u64 (session, message->request, why ? 1 : 0);
 

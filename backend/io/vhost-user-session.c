@@ -1,46 +1,49 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The transport of a vhost-user session: sockets, descriptors, kicks, and the backend channel. */
+/* The transport of a vhost-user session: messages, kicks, the backend channel, and how all that goes from worker to worker. */
 #include "io/vhost-user-internal.h"
+#include "core/crash-point.h"
 #include "io/error.h"
 #include "io/guest-map.h"
+#include "io/sandbox-calls.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glib-unix.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
-/* Replies that may wait for a peer. QEMU has one request open at a time; a peer that lets this fill up does not read. */
-#define OUT_BYTES_MAX (16 * 1024)
-/* Messages handled in one turn of the main loop, so that a flood leaves turns for others. */
-#define MESSAGES_PER_TURN 16
+SANDBOX_CALLS (SANDBOX_CALL (preadv2));
 
-void
-vhost_user_close_fd (int *fd) {
-  if (*fd >= 0)
-    close (*fd);
-  *fd = -1;
-}
+#define CHANNEL_REPLY_BYTES (VHU_HEADER_BYTES + 8u)
 
 /* ---- end ---- */
 
 void
+vhost_user_session_drop (VhostUserSession *session, uint8_t *slot) {
+  if (*slot != STATE_NONE && session->n_drops < G_N_ELEMENTS (session->drops))
+    session->drops[session->n_drops++] = *slot;
+  *slot = STATE_NONE;
+}
+
+uint64_t
+vhost_user_session_connection (const VhostUserSession *session) {
+  return session->connection;
+}
+
+uint64_t
+vhost_user_session_channel_epoch (const VhostUserSession *session) {
+  return session->channel_epoch;
+}
+
+void
 vhost_user_session_free (VhostUserSession *session) {
-  source_clear (&session->source);
-  source_clear (&session->out_source);
-  source_clear (&session->channel_source);
   source_clear (&session->close_source);
   source_clear (&session->again_source);
   for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
-    vhost_user_session_queue_clear (&session->queues[i]);
+    vhost_user_session_queue_clear (session, &session->queues[i]);
   vhost_user_session_unmap_all (session);
-  for (unsigned i = 0; i < session->n_in_fds; i++)
-    vhost_user_close_fd (&session->in_fds[i]);
-  vhost_user_close_fd (&session->channel_fd);
-  vhost_user_close_fd (&session->fd);
-  g_byte_array_unref (session->out);
   g_main_context_unref (session->context);
   g_free (session);
 }
@@ -60,9 +63,6 @@ vhost_user_session_close (VhostUserSession *session, const char *why) {
     return; /* the first reason counts */
   session->close_why = why;
   /* Nothing of the peer is looked at any more. */
-  source_clear (&session->source);
-  source_clear (&session->out_source);
-  source_clear (&session->channel_source);
   source_clear (&session->again_source);
   for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
     source_clear (&session->queues[i].kick_source);
@@ -72,140 +72,117 @@ vhost_user_session_close (VhostUserSession *session, const char *why) {
   g_source_attach (session->close_source, session->context);
 }
 
-/* ---- sending on the main socket ---- */
+/* ---- what goes out ---- */
 
 static gboolean
-on_writable (gint fd, GIOCondition condition, gpointer data) {
-  VhostUserSession *session = data;
-  const ssize_t n = send (fd, session->out->data, session->out->len, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-  if (n < 0 && errno != EAGAIN && errno != EINTR) {
-    vhost_user_session_close (session, "can't send to the front-end");
-    return G_SOURCE_REMOVE;
-  }
-  if (n > 0)
-    g_byte_array_remove_range (session->out, 0, (guint)n);
-  if (session->out->len)
-    return G_SOURCE_CONTINUE;
-  source_clear (&session->out_source);
-  return G_SOURCE_REMOVE;
+put_out (VhostUserSession *session, enum keeper_stream stream, const uint8_t *bytes, size_t n, uint8_t slot) {
+  if (session->out[stream].bytes || n == 0 || n > STATE_OUT_BYTES_MAX)
+    return FALSE;
+  memcpy (session->out[stream].buf, bytes, n);
+  session->out[stream].bytes = n;
+  session->out[stream].slot = slot;
+  return TRUE;
 }
 
 gboolean
-vhost_user_session_send (VhostUserSession *session, const uint8_t *bytes, size_t n) {
-  ssize_t sent = 0;
-
-  if (session->out->len == 0)
-    sent = send (session->fd, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (sent < 0)
-    sent = 0; /* a dead socket shows when it is read */
-  if ((size_t)sent == n)
-    return TRUE;
-  if (session->out->len + n - (size_t)sent > OUT_BYTES_MAX)
+vhost_user_session_reply (VhostUserSession *session, const uint8_t *bytes, size_t n) {
+  if (!put_out (session, KEEPER_MAIN, bytes, n, STATE_NONE))
     return FALSE;
-  g_byte_array_append (session->out, bytes + sent, (guint)(n - (size_t)sent));
-  if (!session->out_source)
-    session->out_source = source_fd (session->context, session->fd, G_IO_OUT, on_writable, session);
+  session->sent++;
   return TRUE;
+}
+
+gboolean
+vhost_user_session_has_output (const VhostUserSession *session) {
+  return session->out[KEEPER_MAIN].bytes || session->out[KEEPER_CHANNEL].bytes || session->n_drops || session->want
+         || session->channel_changed || session->channel_want;
+}
+
+static void
+ask_for_channel (VhostUserSession *session) {
+  if (session->channel_slot != STATE_NONE)
+    keeper_link_want (session->link, KEEPER_CHANNEL, session->channel_epoch, session->channel_consumed, CHANNEL_REPLY_BYTES);
+}
+
+void
+vhost_user_session_flush (VhostUserSession *session) {
+  if (session->channel_changed)
+    keeper_link_set_channel (session->link, session->channel_epoch, session->channel_slot);
+  if (session->out[KEEPER_MAIN].bytes)
+    keeper_link_send (session->link, KEEPER_MAIN, session->connection, session->sent, session->out[KEEPER_MAIN].buf,
+                      session->out[KEEPER_MAIN].bytes, KEEPER_NO_SLOT);
+  if (session->out[KEEPER_CHANNEL].bytes)
+    keeper_link_send (session->link, KEEPER_CHANNEL, session->channel_epoch, session->channel_sent, session->out[KEEPER_CHANNEL].buf,
+                      session->out[KEEPER_CHANNEL].bytes, session->out[KEEPER_CHANNEL].slot);
+  for (unsigned i = 0; i < session->n_drops; i++)
+    keeper_link_drop (session->link, session->drops[i]);
+  if (session->channel_changed || session->channel_want)
+    ask_for_channel (session);
+  if (session->want && !session->close_source)
+    keeper_link_want (session->link, KEEPER_MAIN, session->connection, session->consumed, VHU_HEADER_BYTES);
+  session->channel_changed = session->channel_want = session->want = FALSE;
+  session->out[KEEPER_MAIN].bytes = session->out[KEEPER_CHANNEL].bytes = 0;
+  session->n_drops = 0;
 }
 
 /* ---- receiving on the main socket ---- */
 
-/* Collects the descriptors of a message. More than any message has: refused, and what fitted is closed with the session. */
+/* A message, or as much of it as was asked for. Returns why the session must close, or NULL. */
 static const char *
-take_fds (VhostUserSession *session, struct msghdr *msg) {
-  for (struct cmsghdr *cmsg = CMSG_FIRSTHDR (msg); cmsg; cmsg = CMSG_NXTHDR (msg, cmsg)) {
-    const int *fds = (const int *)CMSG_DATA (cmsg);
-    size_t n;
-
-    if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
-      continue;
-    n = (cmsg->cmsg_len - CMSG_LEN (0)) / sizeof (int);
-    for (size_t i = 0; i < n; i++) {
-      if (session->n_in_fds == VHU_FDS_MAX) {
-        for (; i < n; i++)
-          close (fds[i]);
-        return "more file descriptors than any request has";
-      }
-      session->in_fds[session->n_in_fds++] = fds[i];
-    }
-  }
-  return msg->msg_flags & MSG_CTRUNC ? "more file descriptors than any request has" : NULL;
-}
-
-/* Reads as much of the wanted bytes as there is. 1: all there; 0: wait; -1: over (*ret_why may stay NULL: closed). */
-static int
-receive (VhostUserSession *session, size_t wanted, const char **ret_why) {
-  while (session->in_bytes < wanted) {
-    union {
-      char buf[CMSG_SPACE (sizeof (int) * (VHU_FDS_MAX + 1))];
-      struct cmsghdr align;
-    } control;
-    struct iovec iov = { session->in + session->in_bytes, wanted - session->in_bytes };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof control.buf };
-    const ssize_t n = recvmsg (session->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-      return 0;
-    if (n <= 0) {
-      *ret_why = session->in_bytes ? "the front-end closed in the middle of a message" : NULL;
-      return -1;
-    }
-    *ret_why = take_fds (session, &msg);
-    if (*ret_why)
-      return -1;
-    session->in_bytes += (size_t)n;
-  }
-  return 1;
-}
-
-/* One message, if it is all there: 1 handled, 0 wait, -1 the session is over. */
-static int
-handle_one (VhostUserSession *session, const char **ret_why) {
+handle_bytes (VhostUserSession *session, const uint8_t *bytes, size_t n, uint8_t *slots, unsigned n_slots) {
   struct vhu_header header;
   struct vhu_message message;
-  int result = receive (session, VHU_HEADER_BYTES, ret_why);
+  const char *why;
 
-  if (result <= 0)
-    return result;
-  *ret_why = vhu_decode_header (session->in, &header);
-  if (*ret_why) {
-    g_message ("%s: request %u refused", session->type->name, *(const uint32_t *)(const void *)session->in);
-    return -1;
+  if (n < VHU_HEADER_BYTES)
+    return "less than a message's header";
+  why = vhu_decode_header (bytes, &header);
+  if (why) {
+    uint32_t request;
+
+    memcpy (&request, bytes, sizeof request);
+    g_message ("%s: request %u refused", session->type->name, request);
+    return why;
   }
-  result = receive (session, VHU_HEADER_BYTES + header.bytes, ret_why);
-  if (result <= 0)
-    return result;
-  *ret_why = vhu_decode (&header, session->in + VHU_HEADER_BYTES, session->n_in_fds, &message);
-  if (!*ret_why)
-    *ret_why = vhost_user_session_handle (session, &message, session->in_fds);
-  for (unsigned i = 0; i < session->n_in_fds; i++)
-    vhost_user_close_fd (&session->in_fds[i]); /* those that were not kept */
-  session->n_in_fds = 0;
-  session->in_bytes = 0;
-  if (*ret_why)
+  if (n < VHU_HEADER_BYTES + header.bytes) {
+    keeper_link_want (session->link, KEEPER_MAIN, session->connection, session->consumed, VHU_HEADER_BYTES + header.bytes);
+    return NULL;
+  }
+  why = vhu_decode (&header, bytes + VHU_HEADER_BYTES, n_slots, &message);
+  if (!why)
+    why = vhost_user_session_handle (session, &message, slots);
+  if (why) {
     g_message ("%s: %s refused", session->type->name, vhu_request_name (header.request));
-  return *ret_why ? -1 : 1;
+    return why;
+  }
+  for (unsigned i = 0; i < n_slots; i++)
+    vhost_user_session_drop (session, &slots[i]); /* those that were not kept */
+  session->consumed += n;
+  session->want = TRUE;
+  CRASH_POINT ("session-message");
+  session->type->settle (session->device);
+  return NULL;
 }
 
-static gboolean
-on_readable (gint fd, GIOCondition condition, gpointer data) {
-  VhostUserSession *session = data;
+static void
+receive_main (VhostUserSession *session, const uint8_t *bytes, size_t n, const uint8_t *slots, unsigned n_slots, gboolean truncated) {
+  uint8_t mine[VHU_FDS_MAX];
+  const char *why = NULL;
 
-  for (int i = 0; i < MESSAGES_PER_TURN; i++) {
-    const char *why = NULL;
-    const int result = handle_one (session, &why);
-
-    if (session->close_source)
-      return G_SOURCE_REMOVE; /* a device function closed the session; the source is gone */
-    if (result < 0) {
-      vhost_user_session_close (session, why);
-      return G_SOURCE_REMOVE;
-    }
-    if (result == 0)
-      break;
+  if (truncated || n_slots > VHU_FDS_MAX)
+    why = "more file descriptors than any request has";
+  if (!why) {
+    memcpy (mine, slots, n_slots);
+    why = handle_bytes (session, bytes, n, mine, n_slots);
   }
-  return G_SOURCE_CONTINUE;
+  if (!why)
+    return;
+  /* A refusal says so. It goes out without a commit: who finds the message again will refuse it again, and that reply has the
+   * same number. */
+  if (session->out[KEEPER_MAIN].bytes)
+    keeper_link_send (session->link, KEEPER_MAIN, session->connection, session->sent, session->out[KEEPER_MAIN].buf,
+                      session->out[KEEPER_MAIN].bytes, KEEPER_NO_SLOT);
+  vhost_user_session_close (session, why);
 }
 
 /* ---- queues ---- */
@@ -248,10 +225,11 @@ look_at_queue (VhostUserSession *session, unsigned index) {
   if (queue->vq.state == VIRTQUEUE_BROKEN && !queue->break_logged) {
     queue->break_logged = TRUE;
     g_warning ("%s: queue %u is closed until the guest sets it up anew: %s", session->type->name, index, queue->vq.broken_why);
-    if (queue->err_fd >= 0)
-      signal_fd (queue->err_fd);
+    if (queue->err_slot != STATE_NONE)
+      signal_fd (keeper_link_fd (session->link, queue->err_slot));
   }
   vhost_user_session_memory_is_sound (session);
+  session->type->settle (session->device);
 }
 
 static gboolean
@@ -319,7 +297,7 @@ vhost_user_session_watch_kick (VhostUserSession *session, unsigned queue) {
   SessionQueue *q = &session->queues[queue];
 
   *kick = (struct kick){ session, queue };
-  q->kick_source = g_unix_fd_source_new (q->kick_fd, G_IO_IN);
+  q->kick_source = g_unix_fd_source_new (keeper_link_fd (session->link, q->kick_slot), G_IO_IN);
   g_source_set_callback (q->kick_source, G_SOURCE_FUNC (on_kick), kick, g_free);
   g_source_attach (q->kick_source, session->context);
 }
@@ -328,10 +306,18 @@ void
 vhost_user_session_signal (VhostUserSession *session, unsigned queue) {
   SessionQueue *q = &session->queues[queue];
 
-  if (q->call_fd < 0 || !virtqueue_should_signal (&q->vq))
+  if (q->call_slot == STATE_NONE || !virtqueue_should_signal (&q->vq))
     return;
-  if (!signal_fd (q->call_fd))
+  if (!signal_fd (keeper_link_fd (session->link, q->call_slot)))
     vhost_user_session_close (session, "a queue's call descriptor can't be written");
+}
+
+void
+vhost_user_session_signal_anyway (VhostUserSession *session, unsigned queue) {
+  const int fd = keeper_link_fd (session->link, session->queues[queue].call_slot);
+
+  if (fd >= 0)
+    signal_fd (fd);
 }
 
 gboolean
@@ -357,132 +343,136 @@ vhost_user_session_memory_is_sound (VhostUserSession *session) {
 
 static void
 drop_channel (VhostUserSession *session) {
-  const VhostUserMapDone done = session->map_done;
+  const gboolean was_open = session->map_open;
 
-  source_clear (&session->channel_source);
-  vhost_user_close_fd (&session->channel_fd);
-  session->channel_in_bytes = 0;
-  session->map_done = NULL;
-  if (done)
-    done (session->device, FALSE);
+  if (session->channel_slot == STATE_NONE)
+    return;
+  vhost_user_session_drop (session, &session->channel_slot);
+  session->channel_epoch++;
+  session->channel_consumed = session->channel_sent = 0;
+  session->channel_changed = TRUE;
+  session->channel_want = FALSE;
+  session->out[KEEPER_CHANNEL].bytes = 0;
+  session->map_open = FALSE;
+  if (was_open)
+    session->type->map_answered (session->device, FALSE);
 }
 
-static gboolean
-on_channel (gint fd, GIOCondition condition, gpointer data) {
-  VhostUserSession *session = data;
-  const size_t wanted = sizeof session->channel_in - session->channel_in_bytes;
-  const ssize_t n = recv (fd, session->channel_in + session->channel_in_bytes, wanted, MSG_DONTWAIT);
-  VhostUserMapDone done;
+void
+vhost_user_session_set_channel (VhostUserSession *session, uint8_t slot) {
+  drop_channel (session);
+  session->channel_slot = slot;
+  session->channel_epoch++;
+  session->channel_consumed = session->channel_sent = 0;
+  session->channel_changed = TRUE;
+}
+
+static void
+receive_channel (VhostUserSession *session, const uint8_t *bytes, size_t n) {
+  const gboolean was_open = session->map_open;
   const char *why;
   uint32_t request;
   uint64_t value;
 
-  if (n < 0 && (errno == EAGAIN || errno == EINTR))
-    return G_SOURCE_CONTINUE;
-  if (n <= 0) {
-    drop_channel (session); /* QEMU does this when the device stops; a new one may come */
-    return G_SOURCE_REMOVE;
-  }
-  session->channel_in_bytes += (size_t)n;
-  if (session->channel_in_bytes < sizeof session->channel_in)
-    return G_SOURCE_CONTINUE;
-  session->channel_in_bytes = 0;
-  done = session->map_done;
-  session->map_done = NULL;
-  why = vhu_decode_backend_reply (session->channel_in, &request, &value);
-  if (!why && (!done || request != VHU_BACKEND_SHMEM_MAP))
+  if (n != CHANNEL_REPLY_BYTES)
+    return;
+  why = vhu_decode_backend_reply (bytes, &request, &value);
+  if (!why && (!was_open || request != VHU_BACKEND_SHMEM_MAP))
     why = "an answer on the backend channel that nothing was asked for";
   if (why) {
     vhost_user_session_close (session, why);
-    return G_SOURCE_REMOVE;
+    return;
   }
-  done (session->device, value == 0);
-  return g_source_is_destroyed (g_main_current_source ()) ? G_SOURCE_REMOVE : G_SOURCE_CONTINUE;
-}
-
-void
-vhost_user_session_set_channel (VhostUserSession *session, int fd) {
-  drop_channel (session);
-  session->channel_fd = fd;
-  session->channel_source = source_fd (session->context, fd, G_IO_IN, on_channel, session);
-}
-
-/* One sendmsg per message: QEMU blocks its main loop on half a message. */
-static gboolean
-send_on_channel (VhostUserSession *session, const uint8_t *bytes, size_t n, int fd) {
-  union {
-    char buf[CMSG_SPACE (sizeof (int))];
-    struct cmsghdr align;
-  } control = { { 0 } };
-  struct iovec iov = { (void *)bytes, n };
-  struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-  ssize_t sent;
-
-  if (fd >= 0) {
-    struct cmsghdr *cmsg;
-
-    msg.msg_control = control.buf;
-    msg.msg_controllen = sizeof control.buf;
-    cmsg = CMSG_FIRSTHDR (&msg);
-    cmsg->cmsg_level = SOL_SOCKET;
-    cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN (sizeof (int));
-    memcpy (CMSG_DATA (cmsg), &fd, sizeof fd);
-  }
-  do
-    sent = sendmsg (session->channel_fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-  while (sent < 0 && errno == EINTR);
-  if (sent >= 0 && (size_t)sent != n)
-    vhost_user_session_close (session, "the backend channel took half a message");
-  return sent >= 0 && (size_t)sent == n;
+  session->map_open = FALSE;
+  session->channel_consumed += n;
+  session->channel_want = TRUE;
+  session->type->map_answered (session->device, value == 0);
+  session->type->settle (session->device);
 }
 
 gboolean
-vhost_user_session_map (VhostUserSession *session, uint8_t shmem_id, int fd, uint64_t fd_offset, uint64_t shm_offset,
-                        uint64_t bytes, VhostUserMapDone done, GError **error) {
+vhost_user_session_map (VhostUserSession *session, uint8_t shmem_id, unsigned slot, uint64_t fd_offset, uint64_t shm_offset,
+                        uint64_t bytes, GError **error) {
   const uint64_t needed = (1ull << VHU_PROTOCOL_F_SHMEM) | (1ull << VHU_PROTOCOL_F_BACKEND_REQ)
                           | (1ull << VHU_PROTOCOL_F_BACKEND_SEND_FD) | (1ull << VHU_PROTOCOL_F_REPLY_ACK);
   const struct vhu_shmem_map map = { shmem_id, fd_offset, shm_offset, bytes, VHU_SHMEM_MAP_F_RW };
   uint8_t message[VHU_HEADER_BYTES + VHU_SHMEM_MAP_BYTES];
   const char *why = NULL;
 
-  if (session->map_done) {
+  if (session->map_open) {
     g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_IN_USE, "an earlier map is still being answered by the front-end");
     return FALSE;
   }
   if ((session->protocol_features & needed) != needed)
     why = "the front-end has no shared-memory regions (QEMU 11.0 or later is needed)";
-  else if (session->channel_fd < 0)
+  else if (session->channel_slot == STATE_NONE)
     why = "the front-end gave no backend channel";
-  if (!why) {
-    const size_t n = vhu_encode_backend (VHU_BACKEND_SHMEM_MAP, true, &map, message, sizeof message);
-
-    if (!send_on_channel (session, message, n, fd))
-      why = "the backend channel takes no message";
-  }
+  else if (!put_out (session, KEEPER_CHANNEL, message, vhu_encode_backend (VHU_BACKEND_SHMEM_MAP, true, &map, message, sizeof message),
+                     (uint8_t)slot))
+    why = "the backend channel takes no message";
   if (why) {
     g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_PROTOCOL, "can't map the window into the guest: %s", why);
     return FALSE;
   }
-  session->map_done = done;
+  session->channel_sent++;
+  session->map_open = TRUE;
   return TRUE;
+}
+
+/* ---- from the keeper ---- */
+
+void
+vhost_user_session_received (VhostUserSession *session, enum keeper_stream stream, uint64_t epoch, uint64_t position,
+                             const uint8_t *bytes, size_t n, const uint8_t *slots, unsigned n_slots, gboolean truncated) {
+  if (session->close_source)
+    return;
+  if (stream == KEEPER_MAIN && epoch == session->connection && position == session->consumed)
+    receive_main (session, bytes, n, slots, n_slots, truncated);
+  else if (stream == KEEPER_CHANNEL && epoch == session->channel_epoch && position == session->channel_consumed) {
+    for (unsigned i = 0; i < n_slots; i++) /* no answer has any */
+      keeper_link_drop (session->link, slots[i]);
+    receive_channel (session, bytes, n);
+  }
+}
+
+void
+vhost_user_session_gone (VhostUserSession *session, enum keeper_stream stream, uint64_t epoch, uint64_t end_position,
+                         enum keeper_gone why) {
+  if (session->close_source)
+    return;
+  if (stream == KEEPER_MAIN && epoch == session->connection) {
+    vhost_user_session_close (session, why == KEEPER_GONE_NO_READ ? "the front-end does not read its replies"
+                                       : end_position > session->consumed ? "the front-end closed in the middle of a message"
+                                                                          : NULL);
+  } else if (stream == KEEPER_CHANNEL && epoch == session->channel_epoch) {
+    if (why == KEEPER_GONE_PARTIAL) {
+      vhost_user_session_close (session, "the backend channel took half a message");
+      return;
+    }
+    drop_channel (session); /* QEMU does this when the device stops; a new one may come */
+    session->type->settle (session->device);
+  }
 }
 
 /* ---- life ---- */
 
 VhostUserSession *
-vhost_user_session_new (int fd, const VhostUserDevice *device_type, gpointer device) {
+vhost_user_session_new (KeeperLink *link, uint64_t connection, uint64_t channel_epoch, const VhostUserDevice *device_type,
+                        gpointer device) {
   VhostUserSession *session = g_new0 (VhostUserSession, 1);
 
   g_assert (device_type->n_queues <= VHOST_USER_QUEUES_MAX && device_type->config_bytes <= VHU_CONFIG_BYTES_MAX);
   session->type = device_type;
   session->device = device;
   session->context = g_main_context_ref_thread_default ();
-  session->fd = fd;
-  session->channel_fd = -1;
-  session->out = g_byte_array_new ();
+  session->link = link;
+  session->connection = connection;
+  session->channel_epoch = channel_epoch;
+  session->channel_slot = STATE_NONE;
   for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
-    session->queues[i].kick_fd = session->queues[i].call_fd = session->queues[i].err_fd = -1;
-  session->source = source_fd (session->context, fd, G_IO_IN, on_readable, session);
+    session->queues[i].kick_slot = session->queues[i].call_slot = session->queues[i].err_slot = STATE_NONE;
+  for (unsigned i = 0; i < VHU_MEMORY_REGIONS_MAX; i++)
+    session->region_slots[i] = STATE_NONE;
+  session->want = TRUE;
   return session;
 }

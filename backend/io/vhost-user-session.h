@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One vhost-user connection, back-end side: from the accepted socket to virtqueues that a device can pop from. Reusable: the
- * memory device and the far disks are both a table of functions on top of this.
+ * One vhost-user connection, back-end side: from the bytes that a keeper carries to virtqueues that a device can pop from.
+ * Reusable: a device is a table of functions on top of this.
  *
- * The session owns the socket, every descriptor that came through it, the mapped memory table and the queues. It runs on the
- * thread-default GMainContext of its creator and never blocks: messages may arrive in pieces, replies wait (bounded) for a peer
- * that reads slowly, and a call to the front-end (backend channel) reports its answer later. That matters with QEMU: after a
- * SHMEM_MAP it sends SET_MEM_TABLE on the main socket, and waits for our answer to that.
+ * The session lives longer than the process: what it is made of (struct state_session) is saved by its device with every
+ * transaction (core/device-state.h), and the next worker restores it. So nothing leaves the process while an event is handled:
+ * replies, messages on the backend channel and descriptors that are not needed any more wait until the device has committed
+ * (`settle`), and then go out (vhost_user_session_flush). One message of the front-end is one transaction, so at most one reply waits.
+ *
+ * The session owns the mapped memory table and the queues; sockets and descriptors are the keeper's (io/keeper-link), and named by
+ * slots. It runs on the thread-default GMainContext of its creator and never blocks: messages may arrive in pieces, and a call to
+ * the front-end (backend channel) reports its answer later. That matters with QEMU: after a SHMEM_MAP it sends SET_MEM_TABLE on
+ * the main socket, and waits for our answer to that.
  *
  * A peer that breaks the protocol is not argued with: the session closes, with the reason, and the device hears of it once.
  */
@@ -16,10 +21,12 @@
 #include <glib.h>
 #include <sys/stat.h>
 
+#include "core/device-state.h"
 #include "core/guest-memory.h"
 #include "core/virtqueue.h"
+#include "io/keeper-link.h"
 
-#define VHOST_USER_QUEUES_MAX 16
+#define VHOST_USER_QUEUES_MAX STATE_QUEUES_MAX
 
 typedef struct VhostUserSession VhostUserSession;
 
@@ -44,14 +51,54 @@ typedef struct {
   void (*reset) (gpointer device);
   /* Whether the file described by st is shared memory of this device: no ring or buffer may lie in that. */
   gboolean (*own_memory) (gpointer device, const struct stat *st);
+  /* The front-end has answered a vhost_user_session_map. ok: it said 0; a front-end says so before it has mapped: believe the
+   * memory table that follows. */
+  void (*map_answered) (gpointer device, gboolean ok);
+  /* An event was handled to its end: what it did is to be committed, then flushed. */
+  void (*settle) (gpointer device);
   /* The connection is over; why is for the log, NULL when the peer just closed it. The session frees itself after this. */
   void (*closed) (gpointer device, const char *why);
 } VhostUserDevice;
 
-/* Takes over fd, a connected unix stream socket. device_type must outlive the session. */
-VhostUserSession *vhost_user_session_new (int fd, const VhostUserDevice *device_type, gpointer device);
+/* A new connection of the keeper's; nothing was read of it yet, and will be with the first flush. channel_epoch: the last one that was
+ * used. device_type must outlive the session. */
+VhostUserSession *vhost_user_session_new (KeeperLink *link, uint64_t connection, uint64_t channel_epoch,
+                                          const VhostUserDevice *device_type, gpointer device);
 
-/* Ends the connection at once, without calling closed. */
+/* What the keeper has for it (KeeperLinkEvents). */
+void vhost_user_session_received (VhostUserSession *session, enum keeper_stream stream, uint64_t epoch, uint64_t position,
+                                  const uint8_t *bytes, size_t n, const uint8_t *slots, unsigned n_slots, gboolean truncated);
+void vhost_user_session_gone (VhostUserSession *session, enum keeper_stream stream, uint64_t epoch, uint64_t end_position,
+                              enum keeper_gone why);
+
+/* The session that an earlier worker saved: maps the memory table and resolves the queues. NULL with error when that can't be done
+ * (then that connection can't go on). Nothing runs yet: vhost_user_session_resume. */
+VhostUserSession *vhost_user_session_restore (KeeperLink *link, const struct state_session *state,
+                                              const VhostUserDevice *device_type, gpointer device, GError **error);
+
+/* Makes sure of the effects of a committed transaction (core/device-state.h, step 4), as far as they are the session's. */
+void vhost_user_session_redo (VhostUserSession *session, const struct state_record *record);
+
+/* Whether the session needs what is in a slot; also when it has not read yet what that came with. */
+gboolean vhost_user_session_uses (const VhostUserSession *session, unsigned slot);
+
+/* After restore and redo: reads on, signals the driver, and looks at every queue (a kick may have been read by who died). */
+void vhost_user_session_resume (VhostUserSession *session);
+
+/* Fills record->scalars.session, and what goes out with this transaction. record->have_push and push_queue are set already: what they announce
+ * is counted as pushed. */
+void vhost_user_session_save (VhostUserSession *session, struct state_record *record);
+
+/* Whether something waits to go out. */
+gboolean vhost_user_session_has_output (const VhostUserSession *session);
+
+/* After the commit: sends what waits, drops what is not needed any more, reads on. */
+void vhost_user_session_flush (VhostUserSession *session);
+
+uint64_t vhost_user_session_connection (const VhostUserSession *session);
+uint64_t vhost_user_session_channel_epoch (const VhostUserSession *session);
+
+/* Forgets the session, without a word to anybody. */
 void vhost_user_session_free (VhostUserSession *session);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (VhostUserSession, vhost_user_session_free)
 
@@ -80,13 +127,10 @@ void vhost_user_session_queue_break (VhostUserSession *session, unsigned queue, 
 /* After touching guest memory: FALSE when it turned out to be gone (the session closes then). */
 gboolean vhost_user_session_memory_is_sound (VhostUserSession *session);
 
-/* ok: the front-end answered 0. */
-typedef void (*VhostUserMapDone) (gpointer device, gboolean ok);
-
-/* Asks the front-end to map [fd_offset, + bytes) of fd at shm_offset of a shared-memory region. FALSE when it can't be asked
- * (feature or channel missing, channel full; IN_USE: an earlier request is still open): error says which. Otherwise done is called once,
- * unless the session closes first. A front-end says yes before it has mapped: believe the memory table that follows. */
-gboolean vhost_user_session_map (VhostUserSession *session, uint8_t shmem_id, int fd, uint64_t fd_offset, uint64_t shm_offset,
-                                 uint64_t bytes, VhostUserMapDone done, GError **error);
+/* Asks the front-end to map [fd_offset, + bytes) of the descriptor in slot at shm_offset of a shared-memory region: the message goes out
+ * with the next flush. FALSE when it can't be asked (feature or channel missing; IN_USE: an earlier request is still open): error says
+ * which. Otherwise map_answered is called once, unless the session closes first. */
+gboolean vhost_user_session_map (VhostUserSession *session, uint8_t shmem_id, unsigned slot, uint64_t fd_offset, uint64_t shm_offset,
+                                 uint64_t bytes, GError **error);
 
 #endif

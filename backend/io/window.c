@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "io/window.h"
 #include "io/error.h"
+#include "io/sandbox-calls.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+SANDBOX_CALLS (SANDBOX_CALL (memfd_create), SANDBOX_CALL (ftruncate), SANDBOX_CALL (fallocate),
+               SANDBOX_CALL_IF (fcntl, 1, ~0u, F_ADD_SEALS));
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -17,6 +21,18 @@ struct Window {
   uint8_t *address; /* our own mapping, for populating only */
   struct stat st;   /* identity */
 };
+
+static gboolean
+set_up (Window *window, GError **error) {
+  window->address = mmap (NULL, window->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, window->fd, 0);
+  if (window->address == MAP_FAILED) {
+    domybs_error_errno (error, "can't map the window of %" G_GUINT64_FORMAT " bytes", window->bytes);
+    return FALSE;
+  }
+  madvise (window->address, window->bytes, MADV_DONTDUMP);
+  madvise (window->address, window->bytes, MADV_HUGEPAGE); /* fails where shmem huge pages are off: 4 KiB pages then */
+  return TRUE;
+}
 
 Window *
 window_new (uint64_t n_blocks, GError **error) {
@@ -34,14 +50,22 @@ window_new (uint64_t n_blocks, GError **error) {
     domybs_error_errno (error, "can't set up the window's memfd of %" G_GUINT64_FORMAT " bytes", window->bytes);
     return NULL;
   }
-  window->address = mmap (NULL, window->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, window->fd, 0);
-  if (window->address == MAP_FAILED) {
-    domybs_error_errno (error, "can't map the window of %" G_GUINT64_FORMAT " bytes", window->bytes);
+  return set_up (window, error) ? g_steal_pointer (&window) : NULL;
+}
+
+Window *
+window_from_fd (int fd, uint64_t n_blocks, GError **error) {
+  g_autoptr (Window) window = g_new0 (Window, 1);
+
+  window->bytes = n_blocks << DOMYBS_BLOCK_SHIFT;
+  window->address = MAP_FAILED;
+  window->fd = fd;
+  if (fstat (fd, &window->st) < 0 || (uint64_t)window->st.st_size != window->bytes) {
+    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_CORRUPT, "what should be a window of %" G_GUINT64_FORMAT " bytes has %" G_GINT64_FORMAT,
+                 window->bytes, (gint64)window->st.st_size);
     return NULL;
   }
-  madvise (window->address, window->bytes, MADV_DONTDUMP);
-  madvise (window->address, window->bytes, MADV_HUGEPAGE); /* fails where shmem huge pages are off: 4 KiB pages then */
-  return g_steal_pointer (&window);
+  return set_up (window, error) ? g_steal_pointer (&window) : NULL;
 }
 
 void

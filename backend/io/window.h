@@ -17,6 +17,8 @@ typedef struct Window Window;
 
 /* A fresh, empty window of n_blocks. */
 Window *window_new (uint64_t n_blocks, GError **error);
+/* One that an earlier process made. Takes over fd, also on failure. */
+Window *window_from_fd (int fd, uint64_t n_blocks, GError **error);
 void window_free (Window *window);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Window, window_free)
 

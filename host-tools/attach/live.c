@@ -165,7 +165,13 @@ live_plug (Ctl *ctl, ctl_domain_t *domain, const DomainMemory *memory, gboolean 
     return FALSE;
   ctl_interrupt_begin (ctl); /* it is a matter of moments, and nothing may stay half done */
   ok = monitor_has_device (domain, DOMAIN_DEVICE_ID, &has, error);
-  if (ok && has)
+  if (ok && has && vm_is_gone (vm)) {
+    g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED,
+                 "domain '%s': the device that it has is dead, its back-end is gone; 'domybsctl detach %s --live' takes it out "
+                 "first",
+                 vm->label, vm->word);
+    ok = FALSE;
+  } else if (ok && has)
     ok = vm->memory.present || set_metadata (vm, domain, xml, memory, error);
   else if (ok)
     *ret_changed = ok = remove_chardev (domain, error) && plug (vm, domain, xml, memory, error);
@@ -223,10 +229,11 @@ empty (Ctl *ctl, const Vm *vm, ControlClient *client, const VmStatus *before, in
   return outcome.verdict == RESIZE_REACHED;
 }
 
-/* Asks the guest to let go of the device, and waits. */
+/* Asks the guest to let go of the device, and waits. FALSE without error: it did not in that time, or there was an interrupt.
+ */
 static gboolean
-delete_device (Ctl *ctl, const Vm *vm, ctl_domain_t *domain, GError **error) {
-  const gint64 deadline = g_get_monotonic_time () + LET_GO_TIMEOUT_MS * (gint64)1000;
+delete_device (Ctl *ctl, const Vm *vm, ctl_domain_t *domain, int timeout_ms, GError **error) {
+  const gint64 deadline = g_get_monotonic_time () + timeout_ms * (gint64)1000;
   g_autoptr (CtlProgress) progress = ctl_progress_new (ctl, vm->label);
   g_autoptr (GError) reason = NULL;
   g_autoptr (JsonNode) answer = monitor_execute (domain, "device_del", id_argument (DOMAIN_DEVICE_ID), &reason);
@@ -247,11 +254,6 @@ delete_device (Ctl *ctl, const Vm *vm, ctl_domain_t *domain, GError **error) {
     ctl_progress_show (progress, -1, "waiting for the guest to let go of the device");
     ctl_wait (ctl, -1, LET_GO_POLL_MS);
   }
-  g_set_error (
-      error, CTL_ERROR, CTL_ERROR_INCOMPLETE, "domain '%s': not detached: it has given back all memory, but %s; %s", vm->label,
-      ctl->interrupted ? "it was not waited for the guest to let go of the device"
-                       : "the guest did not let go of the device within 30 s",
-      ctl->interrupted ? "do it again" : "see that it is up, not paused, and has PCI hot-plug (pciehp), then do it again");
   return FALSE;
 }
 
@@ -270,23 +272,57 @@ clean_up (const Vm *vm, ctl_domain_t *domain, const char *xml, GError **error) {
   return !vm->memory.present || set_metadata (vm, domain, xml, &memory, error);
 }
 
+/* Without a back-end nobody can ask the guest to shrink, nor count what it has. But its driver empties a device that is to go
+ * by itself, and does not wait for answers for long while it does. */
+static gboolean
+delete_of_gone (Ctl *ctl, const Vm *vm, ctl_domain_t *domain, int timeout_ms, GError **error) {
+  g_autoptr (GError) reason = NULL;
+  gboolean ok;
+
+  ctl_json_bool (ctl, "backend-gone", TRUE);
+  ctl_interrupt_begin (ctl);
+  ok = delete_device (ctl, vm, domain, timeout_ms + LET_GO_TIMEOUT_MS, &reason);
+  ctl_interrupt_end (ctl);
+  if (reason)
+    g_propagate_error (error, g_steal_pointer (&reason));
+  else if (!ok)
+    g_set_error (error, CTL_ERROR, CTL_ERROR_INCOMPLETE,
+                 "domain '%s': not detached: its back-end is gone, and the guest %s; it stays asked to; %s and do it again",
+                 vm->label,
+                 ctl->interrupted ? "was not waited for to let go of the device" : "did not let go of the device in time",
+                 "end something in it that needs the memory, see that it is not paused,");
+  return ok;
+}
+
 static gboolean
 empty_and_delete (Ctl *ctl, const Vm *vm, ctl_domain_t *domain, int timeout_ms, GError **error) {
   g_autofree char *path = launch_control_path (vm->uuid);
-  g_autoptr (ControlClient) client = control_client_new (path, CONTROL_CLIENT_TIMEOUT_MS, error);
+  g_autoptr (GError) reason = NULL;
+  g_autoptr (ControlClient) client = control_client_new (path, CONTROL_CLIENT_TIMEOUT_MS, &reason);
   VmStatus before = { 0 };
   gboolean ok;
 
-  if (!client || !resize_status (client, &before, error)) {
+  if (!client && control_client_nobody (path))
+    return delete_of_gone (ctl, vm, domain, timeout_ms, error);
+  if (!client || !resize_status (client, &before, &reason)) {
     /* What the guest has can't be told then, nor taken back. */
-    g_prefix_error (error, "domain '%s': not detached, only a restart of the VM helps: ", vm->label);
+    g_propagate_prefixed_error (error, g_steal_pointer (&reason), "domain '%s': not detached: ", vm->label);
     return FALSE;
   }
   ok = empty (ctl, vm, client, &before, timeout_ms, error);
   if (ok) {
     ctl_interrupt_begin (ctl);
-    ok = delete_device (ctl, vm, domain, error);
+    ok = delete_device (ctl, vm, domain, LET_GO_TIMEOUT_MS, &reason);
     ctl_interrupt_end (ctl);
+    if (reason)
+      g_propagate_error (error, g_steal_pointer (&reason));
+    else if (!ok)
+      g_set_error (error, CTL_ERROR, CTL_ERROR_INCOMPLETE,
+                   "domain '%s': not detached: it has given back all memory, but %s; %s", vm->label,
+                   ctl->interrupted ? "it was not waited for the guest to let go of the device"
+                                    : "the guest did not let go of the device within 30 s",
+                   ctl->interrupted ? "do it again"
+                                    : "see that it is up, not paused, and has PCI hot-plug (pciehp), then do it again");
   }
   if (!ok)
     restore_target (ctl, vm, client, &before);

@@ -7,6 +7,10 @@
  *
  * What QEMU says it has is believed, not what the metadata says: somebody may have unplugged it by hand, or a guest may have
  * let go of it after we had stopped waiting. So both finish what they find half done.
+ *
+ * A device whose back-end is gone can be unplugged as well: the guest's driver takes its programs' pages out of it, which needs
+ * nobody to answer. It can't be told how much that is, so all there is to say is whether it worked within both time limits
+ * together.
  */
 #ifndef DOMYBS_HOST_TOOLS_LIVE_H
 #define DOMYBS_HOST_TOOLS_LIVE_H

@@ -4,7 +4,7 @@
 #include "check/check.h"
 #include "host/launch.h"
 #include "ctl/text.h"
-#include "ctl/vm.h"
+#include "ctl/vm-describe.h"
 
 #include <libvirt/virterror.h>
 #include <string.h>
@@ -48,11 +48,53 @@ look_at_folders (Check *check) {
   return strays;
 }
 
+/* A VM that runs and whose back-end does not answer. */
+static void
+look_at_problem (Check *check, const Vm *vm) {
+  g_autofree char *text = g_strdup (vm->problem ? vm->problem->message : "its back-end does not answer");
+  char *next = strstr (text, "; ");
+
+  if (next)
+    *next = 0;
+  check_todo (check, next ? next + 2 : NULL, "domain '%s': %s", vm->label, text);
+}
+
+/* What its back-end says of its own processes. Returns how much there is to do. */
+static unsigned
+look_at_worker (Check *check, const Vm *vm) {
+  const VmWorker *worker = &vm->status.worker;
+  g_autofree char *trouble = vm_worker_trouble (vm), *deaths = vm_worker_deaths (worker), *upgrade = NULL, *log = NULL,
+                  *path = NULL;
+
+  if (trouble) {
+    char *next = strstr (trouble, "; ");
+
+    if (next)
+      *next = 0;
+    check_todo (check, next ? next + 2 : NULL, "domain '%s': %s", vm->label, trouble);
+    return 1;
+  }
+  if (deaths) {
+    path = vm_log_path (vm);
+    log = g_strdup_printf ("its guest noticed nothing but delays; %s may say why", path);
+    check_note (check, log, "domain '%s': %s", vm->label, deaths);
+  }
+  if (!worker->known) {
+    check_note (check, "it can't be replaced while its QEMU runs; the VM gets the installed one with its next start",
+                "domain '%s': its back-end is of an older version", vm->label);
+  } else if (worker->version && strcmp (worker->version, DOMYBS_VERSION) != 0) {
+    upgrade = g_strdup_printf ("domybsctl backend upgrade %s", vm->word);
+    check_note (check, upgrade, "domain '%s': its back-end is of version %s, not of this one, " DOMYBS_VERSION, vm->label,
+                worker->version);
+  }
+  return 0;
+}
+
 static unsigned
 look_at_vms (Check *check, unsigned *ret_running) {
   g_autoptr (GError) error = NULL;
   g_autoptr (GPtrArray) vms = vm_gather (check->connection, FALSE, &error);
-  unsigned without = 0;
+  unsigned wrong = 0;
 
   if (!vms) {
     check_todo (check, NULL, "%s", error->message);
@@ -65,17 +107,18 @@ look_at_vms (Check *check, unsigned *ret_running) {
     if (vm->id < 0 || !vm->attached || !vm->memory.present)
       continue;
     ++*ret_running;
-    if (vm->have_status)
+    if (vm->have_status) {
+      wrong += look_at_worker (check, vm);
       continue;
+    }
     if (geteuid () != 0) {
       check_note (check, "run it as root to be sure", "domain '%s': its back-end can't be asked by this user", vm->label);
       continue;
     }
-    without++;
-    check_todo (check, "restart the VM (shut it down and start it): QEMU can't connect a second time", "domain '%s': %s",
-                vm->label, vm->problem ? vm->problem->message : "its back-end does not answer");
+    wrong++;
+    look_at_problem (check, vm);
   }
-  return without;
+  return wrong;
 }
 
 void

@@ -16,13 +16,23 @@
 #define EVENTS_MAX 256 /* waiting to be taken */
 #define LINES_AT_ONCE 64
 #define GATHER_MAX 256 /* connections at a time: far from the usual limit of 1024 descriptors */
+/* How often a question is asked again when who was asked hangs up. A back-end whose workers die without end holds the next one
+ * back after three. */
+#define REPEATS_MAX 4
+#define REPEAT_AFTER_US 5000
 
 struct ControlClient {
+  char *path;
   int fd;
   gboolean greeted;
+  gboolean hung_up; /* why the last step failed: the connection ended */
+  gboolean nobody;  /* … nobody listens */
+  gboolean unknown; /* the last refusal: it does not know the command */
+  char *version;    /* of who has greeted; NULL: it did not say */
   gint64 last_id;
   GString *in;
-  GQueue events; /* of char *, names */
+  GQueue events;     /* of char *, names */
+  char **subscribed; /* names; NULL: to nothing */
 };
 
 static gboolean fail (GError **error, const char *format, ...) G_GNUC_PRINTF (2, 3);
@@ -88,7 +98,8 @@ parse_line (const char *line, size_t length, GError **error) {
 }
 
 static gboolean
-hung_up (GError **error) {
+hung_up (ControlClient *client, GError **error) {
+  client->hung_up = TRUE;
   return fail (error, "its back-end hung up; is it just ending? 'domybsctl list' shows what runs");
 }
 
@@ -116,7 +127,7 @@ next_line (ControlClient *client, GError **error) {
     if (n < 0 && errno == EAGAIN)
       return NULL;
     if (n <= 0) {
-      hung_up (error);
+      hung_up (client, error);
     } else {
       g_string_append_len (client->in, bytes, n);
       continue;
@@ -150,40 +161,48 @@ get_object (JsonObject *object, const char *name) {
 
 /* ---- one connection, step by step ---- */
 
-static ControlClient *
-open_socket (const char *path, GError **error) {
+/* Connects, without waiting; whatever connection there was before is closed. */
+static gboolean
+open_connection (ControlClient *client, GError **error) {
   struct sockaddr_un address = { .sun_family = AF_UNIX };
-  g_autoptr (ControlClient) client = g_new0 (ControlClient, 1);
 
-  client->in = g_string_new (NULL);
-  g_queue_init (&client->events);
+  if (client->fd >= 0)
+    close (client->fd);
+  client->greeted = client->hung_up = client->nobody = FALSE;
+  g_string_truncate (client->in, 0);
   client->fd = -1;
-  if (strlen (path) >= sizeof address.sun_path) {
-    fail (error, "the path of its control socket is too long: %s", path);
-    return NULL;
-  }
-  strcpy (address.sun_path, path);
+  if (strlen (client->path) >= sizeof address.sun_path)
+    return fail (error, "the path of its control socket is too long: %s", client->path);
+  strcpy (address.sun_path, client->path);
   client->fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (client->fd >= 0 && connect (client->fd, (const struct sockaddr *)&address, sizeof address) == 0)
-    return g_steal_pointer (&client);
+    return TRUE;
   switch (errno) {
   case ENOENT:
   case ECONNREFUSED:
-    fail (error,
-          "its back-end is not running (nobody listens at %s); it starts with the domain, if libvirt's hook is installed",
-          path);
-    break;
+    client->nobody = TRUE;
+    return fail (
+        error, "its back-end is not running (nobody listens at %s); it starts with the domain, if libvirt's hook is installed",
+        client->path);
   case EACCES:
   case EPERM:
-    fail (error, "no permission for its control socket (%s); run it as root", path);
-    break;
+    return fail (error, "no permission for its control socket (%s); run it as root", client->path);
   case EAGAIN:
-    fail (error, "its back-end does not answer, and others are waiting for it already (%s); see its log", path);
-    break;
+    return fail (error, "its back-end does not answer, and others are waiting for it already (%s); see its log", client->path);
   default:
-    fail (error, "can't connect to its control socket (%s): %s", path, g_strerror (errno));
+    return fail (error, "can't connect to its control socket (%s): %s", client->path, g_strerror (errno));
   }
-  return NULL;
+}
+
+static ControlClient *
+client_new (const char *path) {
+  ControlClient *client = g_new0 (ControlClient, 1);
+
+  client->path = g_strdup (path);
+  client->in = g_string_new (NULL);
+  g_queue_init (&client->events);
+  client->fd = -1;
+  return client;
 }
 
 void
@@ -192,6 +211,9 @@ control_client_free (ControlClient *client) {
     close (client->fd);
   g_string_free (client->in, TRUE);
   g_queue_clear_full (&client->events, g_free);
+  g_strfreev (client->subscribed);
+  g_free (client->version);
+  g_free (client->path);
   g_free (client);
 }
 
@@ -208,7 +230,7 @@ send_command (ControlClient *client, const char *command, JsonObject *arguments,
   if (arguments) {
     JsonNode *node = json_node_new (JSON_NODE_OBJECT);
 
-    json_node_take_object (node, arguments);
+    json_node_set_object (node, arguments);
     json_builder_set_member_name (builder, "arguments");
     json_builder_add_value (builder, node);
   }
@@ -222,7 +244,7 @@ send_command (ControlClient *client, const char *command, JsonObject *arguments,
   if (n == (ssize_t)strlen (line))
     return TRUE;
   if (n < 0 && errno != EAGAIN)
-    return hung_up (error);
+    return hung_up (client, error);
   return fail (error, "its back-end does not read what is sent to it; see its log, and 'ps' whether it is stopped");
 }
 
@@ -240,6 +262,8 @@ take_greeting (ControlClient *client, JsonObject *line, GError **error) {
     return fail (error, "its back-end speaks another protocol than this domybsctl (%d); use the domybsctl of its version (%s)",
                  PROTOCOL, get_string (greeting, "version") ? get_string (greeting, "version") : "unknown");
   client->greeted = TRUE;
+  g_free (client->version);
+  client->version = g_strdup (get_string (greeting, "version"));
   return TRUE;
 }
 
@@ -257,6 +281,7 @@ take_answer (ControlClient *client, JsonObject *line, GError **error) {
   }
   if (refusal && get_string (refusal, "desc")
       && (get_int (line, "id") == client->last_id || !json_object_has_member (line, "id"))) {
+    client->unknown = g_str_has_prefix (get_string (refusal, "desc"), "unknown command ");
     g_set_error (error, CTL_ERROR, CTL_ERROR_FAILED, "its back-end says: %s", get_string (refusal, "desc"));
     return NULL;
   }
@@ -292,23 +317,12 @@ wait_line (ControlClient *client, gint64 deadline_ms, GError **error) {
   }
 }
 
-/* ---- public ---- */
+/* ---- asking ---- */
 
-ControlClient *
-control_client_new (const char *path, int timeout_ms, GError **error) {
-  const gint64 deadline_ms = now_ms () + timeout_ms;
-  g_autoptr (ControlClient) client = open_socket (path, error);
-  g_autoptr (JsonObject) line = client ? wait_line (client, deadline_ms, error) : NULL;
-
-  if (!line || !take_greeting (client, line, error))
-    return NULL;
-  return g_steal_pointer (&client);
-}
-
-JsonObject *
-control_client_execute (ControlClient *client, const char *command, JsonObject *arguments, int timeout_ms, GError **error) {
-  const gint64 deadline_ms = now_ms () + timeout_ms;
-
+/* Sends a command and waits for its answer. client->hung_up tells whether it failed for want of a connection. */
+static JsonObject *
+ask (ControlClient *client, const char *command, JsonObject *arguments, gint64 deadline_ms, GError **error) {
+  client->unknown = FALSE;
   if (!send_command (client, command, arguments, error))
     return NULL;
   for (;;) {
@@ -328,19 +342,128 @@ control_client_execute (ControlClient *client, const char *command, JsonObject *
   }
 }
 
+static gboolean
+ask_for_events (ControlClient *client, gint64 deadline_ms, GError **error) {
+  JsonArray *names = json_array_new ();
+  g_autoptr (JsonObject) arguments = json_object_new ();
+  g_autoptr (JsonObject) answer = NULL;
+
+  for (char **name = client->subscribed; *name; name++)
+    json_array_add_string_element (names, *name);
+  json_object_set_array_member (arguments, "events", names);
+  answer = ask (client, "subscribe", arguments, deadline_ms, error);
+  return answer != NULL;
+}
+
+/* Connects, and is greeted; tells again what events are wanted. */
+static gboolean
+meet_once (ControlClient *client, gint64 deadline_ms, GError **error) {
+  g_autoptr (JsonObject) line = open_connection (client, error) ? wait_line (client, deadline_ms, error) : NULL;
+
+  return line && take_greeting (client, line, error) && (!client->subscribed || ask_for_events (client, deadline_ms, error));
+}
+
+/* Whoever is there may be replaced in just that moment. */
+static gboolean
+meet (ControlClient *client, gint64 deadline_ms, GError **error) {
+  for (unsigned repeats = 0;; repeats++) {
+    g_autoptr (GError) reason = NULL;
+
+    if (meet_once (client, deadline_ms, &reason))
+      return TRUE;
+    if (!client->hung_up || repeats == REPEATS_MAX) {
+      g_propagate_error (error, g_steal_pointer (&reason));
+      return FALSE;
+    }
+    g_usleep (REPEAT_AFTER_US);
+  }
+}
+
+/* ---- public ---- */
+
+ControlClient *
+control_client_new (const char *path, int timeout_ms, GError **error) {
+  g_autoptr (ControlClient) client = client_new (path);
+
+  return meet (client, now_ms () + timeout_ms, error) ? g_steal_pointer (&client) : NULL;
+}
+
+gboolean
+control_client_nobody (const char *path) {
+  g_autoptr (ControlClient) client = client_new (path);
+
+  return !open_connection (client, NULL) && client->nobody;
+}
+
+const char *
+control_client_version (const ControlClient *client) {
+  return client->version ? client->version : "unknown";
+}
+
+JsonObject *
+control_client_execute (ControlClient *client, const char *command, JsonObject *arguments, int timeout_ms, GError **error) {
+  g_autoptr (JsonObject) taken = arguments;
+  const gint64 deadline_ms = now_ms () + timeout_ms;
+
+  for (unsigned repeats = 0;; repeats++) {
+    g_autoptr (GError) reason = NULL;
+    JsonObject *answer = ask (client, command, taken, deadline_ms, &reason);
+
+    if (answer)
+      return answer;
+    if (!client->hung_up || repeats == REPEATS_MAX) {
+      g_propagate_error (error, g_steal_pointer (&reason));
+      return NULL;
+    }
+    if (!meet (client, deadline_ms, error))
+      return NULL;
+  }
+}
+
+/* Waits until the connection ends, which is the only answer to what was done. */
+static gboolean
+wait_for_end (ControlClient *client, gint64 deadline_ms) {
+  for (;;) {
+    g_autoptr (JsonObject) line = wait_line (client, deadline_ms, NULL);
+
+    if (!line)
+      return client->hung_up;
+  }
+}
+
+gboolean
+control_client_replace (ControlClient *client, const char *command, int timeout_ms, GError **error) {
+  const gint64 deadline_ms = now_ms () + timeout_ms;
+  g_autoptr (GError) reason = NULL;
+  g_autoptr (JsonObject) answer = ask (client, command, NULL, deadline_ms, &reason);
+
+  if (client->hung_up || (answer && wait_for_end (client, deadline_ms)))
+    return meet (client, deadline_ms, error);
+  if (client->unknown)
+    g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED,
+                 "its back-end (version %s) is too old for that: it can't be replaced while its QEMU runs; it takes a restart "
+                 "of the VM (shut it down and start it)",
+                 control_client_version (client));
+  else if (reason && reason->code != CTL_ERROR_ACCESS)
+    g_propagate_error (error, g_steal_pointer (&reason));
+  else
+    g_set_error (error, CTL_ERROR, CTL_ERROR_FAILED, "its back-end has not replaced its worker within %d s; see its log",
+                 timeout_ms / 1000);
+  return FALSE;
+}
+
 gboolean
 control_client_subscribe (ControlClient *client, const char *const *events, GError **error) {
-  JsonObject *arguments = json_object_new ();
-  JsonArray *names = json_array_new ();
-  g_autoptr (JsonObject) answer = NULL;
+  const gint64 deadline_ms = now_ms () + CONTROL_CLIENT_TIMEOUT_MS;
   g_autoptr (GError) reason = NULL;
 
-  for (; *events; events++)
-    json_array_add_string_element (names, *events);
-  json_object_set_array_member (arguments, "events", names);
-  answer = control_client_execute (client, "subscribe", arguments, CONTROL_CLIENT_TIMEOUT_MS, &reason);
-  if (answer)
+  g_strfreev (client->subscribed);
+  client->subscribed = g_strdupv ((char **)events);
+  if (ask_for_events (client, deadline_ms, &reason))
     return TRUE;
+  if (client->hung_up)
+    return meet (client, deadline_ms, error);
+  g_clear_pointer (&client->subscribed, g_strfreev);
   if (reason->code == CTL_ERROR_ACCESS)
     g_propagate_error (error, g_steal_pointer (&reason));
   return FALSE;
@@ -362,6 +485,11 @@ control_client_event (ControlClient *client, GError **error) {
       answer = take_answer (client, line, &reason);
     if (answer)
       fail (&reason, "its back-end answers something that was not asked; end what listens at its control socket");
+    if (reason && client->hung_up) {
+      /* What was told meanwhile is lost, but not that there may be something */
+      meet (client, now_ms () + CONTROL_CLIENT_TIMEOUT_MS, error);
+      return NULL;
+    }
     if (reason) {
       g_propagate_error (error, g_steal_pointer (&reason));
       return NULL;
@@ -399,34 +527,55 @@ gather_step (ControlClient *client, const char *command, JsonObject **ret_answer
   return TRUE;
 }
 
+typedef struct {
+  ControlClient *client; /* NULL: answered, or given up */
+  unsigned repeats;
+} Asked;
+
+/* Connects, or connects again. */
+static void
+gather_open (Asked *asked, struct pollfd *ret_poll, GError **error) {
+  if (!open_connection (asked->client, error))
+    g_clear_pointer (&asked->client, control_client_free);
+  *ret_poll = (struct pollfd){ asked->client ? asked->client->fd : -1, POLLIN, 0 };
+}
+
 static void
 gather_some (const char *const *paths, unsigned n, const char *command, gint64 deadline_ms, JsonObject **ret_answers,
              GError **ret_errors) {
-  g_autofree ControlClient **clients = g_new0 (ControlClient *, n);
+  g_autofree Asked *asked = g_new0 (Asked, n);
   struct pollfd polls[GATHER_MAX];
   unsigned open = 0;
   gint64 left;
 
   for (unsigned i = 0; i < n; i++) {
-    clients[i] = paths[i] ? open_socket (paths[i], &ret_errors[i]) : NULL;
-    polls[i] = (struct pollfd){ clients[i] ? clients[i]->fd : -1, POLLIN, 0 };
-    open += clients[i] != NULL;
+    polls[i] = (struct pollfd){ -1, 0, 0 };
+    asked[i].client = paths[i] ? client_new (paths[i]) : NULL;
+    if (asked[i].client)
+      gather_open (&asked[i], &polls[i], &ret_errors[i]);
+    open += asked[i].client != NULL;
   }
   while (open && (left = deadline_ms - now_ms ()) > 0) {
     if (poll (polls, n, (int)left) < 0)
       continue;
     for (unsigned i = 0; i < n; i++) {
-      if (!polls[i].revents || gather_step (clients[i], command, &ret_answers[i], &ret_errors[i]))
+      if (!polls[i].revents || gather_step (asked[i].client, command, &ret_answers[i], &ret_errors[i]))
         continue;
-      g_clear_pointer (&clients[i], control_client_free);
+      if (asked[i].client->hung_up && asked[i].repeats++ < REPEATS_MAX) {
+        g_clear_error (&ret_errors[i]);
+        gather_open (&asked[i], &polls[i], &ret_errors[i]);
+        open -= asked[i].client == NULL;
+        continue;
+      }
+      g_clear_pointer (&asked[i].client, control_client_free);
       polls[i] = (struct pollfd){ -1, 0, 0 };
       open--;
     }
   }
   for (unsigned i = 0; i < n; i++)
-    if (clients[i]) {
+    if (asked[i].client) {
       fail (&ret_errors[i], "its back-end does not answer in time; see its log, and 'ps' whether it is stopped");
-      control_client_free (clients[i]);
+      control_client_free (asked[i].client);
     }
 }
 

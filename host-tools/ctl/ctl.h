@@ -161,6 +161,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (CtlProgress, ctl_progress_end)
 /* ---- the commands ---- */
 
 gboolean command_attach (Ctl *ctl, int argc, char **argv, GError **error);
+gboolean command_backend (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_blocks (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_check (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_detach (Ctl *ctl, int argc, char **argv, GError **error);

@@ -125,6 +125,21 @@ text_size_short (guint64 bytes) {
   return g_strdup_printf ("%s%.1s", number, &units[unit]);
 }
 
+/* ---- times ---- */
+
+char *
+text_age (guint64 ms) {
+  const guint64 s = ms / 1000;
+
+  if (s < 60)
+    return g_strdup_printf ("%" G_GUINT64_FORMAT " s", s);
+  if (s < 3600)
+    return g_strdup_printf ("%" G_GUINT64_FORMAT " min", s / 60);
+  if (s < 48 * 3600)
+    return g_strdup_printf ("%" G_GUINT64_FORMAT " h", s / 3600);
+  return g_strdup_printf ("%" G_GUINT64_FORMAT " days", s / 86400);
+}
+
 /* ---- tables ---- */
 
 struct TextTable {

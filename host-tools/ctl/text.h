@@ -20,6 +20,9 @@ char *text_size (guint64 bytes);
 /* For tables: at most 5 columns up to 9999T: "0", "512M", "1.5G", "33.2G". Rounded to nearest. */
 char *text_size_short (guint64 bytes);
 
+/* How long that is, for people: "0 s", "59 s", "5 min", "47 h", "3 days". Rounded down. */
+char *text_age (guint64 ms);
+
 /* A table of UTF-8 cells. Columns are as wide as their widest cell, two blanks apart, no blanks at a line's end. */
 typedef struct TextTable TextTable;
 /* heads: NULL-terminated; a head that begins with '>' (not shown) is a right-aligned column. A row has a cell for each. */

@@ -18,6 +18,41 @@ short_size (guint64 size) {
   return size == VM_UNKNOWN ? g_strdup ("-") : text_size_short (size);
 }
 
+/* ---- workers ---- */
+
+char *
+vm_worker_deaths (const VmWorker *worker) {
+  g_autofree char *age = NULL;
+
+  if (!worker->known || worker->deaths == VM_UNKNOWN || !worker->deaths)
+    return NULL;
+  age = worker->last_death_age_ms == VM_UNKNOWN ? g_strdup ("some time") : text_age (worker->last_death_age_ms);
+  return g_strdup_printf ("worker restarted %" G_GUINT64_FORMAT " time%s, last %s ago: %s", worker->deaths,
+                          worker->deaths == 1 ? "" : "s", age, worker->last_death ? worker->last_death : "cause not known");
+}
+
+char *
+vm_worker_trouble (const Vm *vm) {
+  const VmWorker *worker = &vm->status.worker;
+  g_autofree char *log = vm_log_path (vm);
+
+  if (!vm->have_status || !worker->known)
+    return NULL;
+  if (worker->busy) {
+    g_autofree char *strikes
+        = worker->strikes == VM_UNKNOWN ? g_strdup ("several") : g_strdup_printf ("%" G_GUINT64_FORMAT, worker->strikes);
+
+    return g_strdup_printf (
+        "its memory device is busy: its worker died %s times in a row, last by %s, so the guest keeps what it has and is told "
+        "to ask again later; see %s, 'domybsctl backend upgrade %s' takes the version that is installed now",
+        strikes, worker->last_death ? worker->last_death : "a cause that is not known", log, vm->word);
+  }
+  if (worker->rolled_back)
+    return g_strdup_printf ("its last upgrade was undone, because workers of the new version died: it is at version %s; see %s",
+                            worker->version ? worker->version : "unknown", log);
+  return NULL;
+}
+
 /* ---- words ---- */
 
 static char *
@@ -62,6 +97,8 @@ explain_pressure (const Vm *vm) {
 
 char *
 vm_explain (const Vm *vm) {
+  g_autofree char *trouble = NULL;
+
   if (vm->problem)
     return g_strdup_printf ("Not known: %s.", vm->problem->message);
   if (vm->pending)
@@ -79,6 +116,9 @@ vm_explain (const Vm *vm) {
         "Its back-end waits for QEMU; if that stays so, start the domain again ('virsh reboot' is not enough).");
   if (vm->state == VM_PAUSED)
     return g_strdup_printf ("The guest is paused and keeps what it has; 'virsh resume %s' lets it go on.", vm->word);
+  trouble = vm->status.worker.busy ? vm_worker_trouble (vm) : NULL;
+  if (trouble)
+    return g_strdup_printf ("I%s.", trouble + 1); /* "its …" */
   if (!vm->status.session)
     return g_strdup ("No guest driver has said hello: the guest boots, or virtio_domybs is not loaded in it.");
   return vm->status.have_target ? explain_target (vm) : explain_pressure (vm);
@@ -95,6 +135,8 @@ vm_table_new (void) {
 
 static const char *
 driver_text (const Vm *vm) {
+  if (vm->gone)
+    return "(gone)";
   if (vm->problem)
     return "?";
   if (vm->pending)
@@ -103,6 +145,8 @@ driver_text (const Vm *vm) {
     return "(unplugged)";
   if (!vm->have_status)
     return "-";
+  if (vm->status.worker.busy)
+    return "(busy)";
   if (!vm->status.session)
     return "(none)";
   return vm->status.driver ? vm->status.driver : "?";
@@ -132,9 +176,10 @@ vm_warn (Ctl *ctl, GPtrArray *vms) {
 
   for (unsigned i = 0; i < vms->len && !ctl->json; i++) {
     const Vm *vm = vms->pdata[i];
+    g_autofree char *trouble = vm->problem ? g_strdup (vm->problem->message) : vm_worker_trouble (vm);
 
-    if (vm->problem && n++ < WARNINGS_MAX)
-      ctl_warn (ctl, "domain '%s': %s", vm->label, vm->problem->message);
+    if (trouble && n++ < WARNINGS_MAX)
+      ctl_warn (ctl, "domain '%s': %s", vm->label, trouble);
   }
   if (n > WARNINGS_MAX)
     ctl_warn (ctl, "%u more domains have problems; 'domybsctl list --json' tells them all", n - WARNINGS_MAX);
@@ -148,6 +193,31 @@ json_size (Ctl *ctl, const char *name, guint64 value) {
     ctl_json_null (ctl, name);
   else
     ctl_json_bytes (ctl, name, value);
+}
+
+static void
+json_worker (Ctl *ctl, const VmWorker *worker) {
+  JsonBuilder *builder = ctl_json (ctl);
+
+  json_builder_set_member_name (builder, "worker");
+  if (!worker->known) {
+    json_builder_add_null_value (builder);
+    return;
+  }
+  json_builder_begin_object (builder);
+  json_size (ctl, "pid", worker->pid);
+  ctl_json_string (ctl, "version", worker->version);
+  json_size (ctl, "state-version", worker->state_version);
+  ctl_json_string (ctl, "mode", worker->busy ? "busy" : "normal");
+  json_size (ctl, "starts", worker->starts);
+  json_size (ctl, "deaths", worker->deaths);
+  json_size (ctl, "strikes", worker->strikes);
+  ctl_json_string (ctl, "last-death", worker->last_death);
+  json_size (ctl, "last-death-age-ms", worker->last_death ? worker->last_death_age_ms : VM_UNKNOWN);
+  json_size (ctl, "age-ms", worker->age_ms);
+  json_size (ctl, "keeper-age-ms", worker->keeper_age_ms);
+  ctl_json_bool (ctl, "rolled-back", worker->rolled_back);
+  json_builder_end_object (builder);
 }
 
 static void
@@ -174,6 +244,7 @@ json_backend (Ctl *ctl, const Vm *vm) {
   json_size (ctl, "audit-punched-bytes", status->audit_punched_bytes);
   ctl_json_string (ctl, "refused-reason", status->refused_reason);
   json_size (ctl, "refused-age-ms", status->refused_reason ? status->refused_age_ms : VM_UNKNOWN);
+  json_worker (ctl, &status->worker);
   json_builder_end_object (builder);
 }
 
@@ -240,6 +311,7 @@ vm_json (Ctl *ctl, const Vm *vm) {
   ctl_json_bool (ctl, "pending", vm->pending);
   json_memory (ctl, vm);
   json_backend (ctl, vm);
+  ctl_json_bool (ctl, "backend-gone", vm->gone);
   json_guest (ctl, vm);
   json_builder_set_member_name (builder, "problem");
   if (vm->problem) {

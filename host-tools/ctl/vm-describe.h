@@ -9,12 +9,19 @@
 /* Why it has what it has, in one or two sentences with the next step where one is needed. Pure. */
 char *vm_explain (const Vm *vm);
 
+/* What an operator should know about its back-end's workers although it does all that it can: that it is busy because they
+ * died, or that an upgrade was undone. "cause; next step", without the object. NULL: nothing. */
+char *vm_worker_trouble (const Vm *vm);
+
+/* "worker restarted 3 times, last 5 min ago: signal 9 (Killed)"; NULL: its workers have not died. */
+char *vm_worker_deaths (const VmWorker *worker);
+
 /* The table of list and top. */
 TextTable *vm_table_new (void);
 void vm_table_add (TextTable *table, const Vm *vm);
 
-/* Warns of what is wrong with single domains, which does not make a list of all fail. Not with --json, which has it in the
- * objects. */
+/* Warns of what is wrong with single domains, vm_worker_trouble included, which does not make a list of all fail. Not with
+ * --json, which has it in the objects. */
 void vm_warn (Ctl *ctl, GPtrArray *vms);
 
 /* A "domain" object of json.md, as the next value (after a member name, or in an array). */

@@ -65,6 +65,40 @@ read_target (JsonObject *answer, VmStatus *status, GError **error) {
               : nonsense (error, "target-blocks", "is missing");
 }
 
+static gboolean
+maybe_bool (JsonObject *object, const char *name) {
+  JsonNode *node = json_object_get_member (object, name);
+
+  return is_type (node, G_TYPE_BOOLEAN) && json_node_get_boolean (node);
+}
+
+static void
+read_worker (JsonObject *answer, VmWorker *ret) {
+  JsonNode *node = json_object_get_member (answer, "worker");
+  JsonObject *worker = node && JSON_NODE_HOLDS_OBJECT (node) ? json_node_get_object (node) : NULL;
+  g_autofree char *mode = NULL;
+
+  if (!worker)
+    return;
+  mode = maybe_string (worker, "mode");
+  *ret = (VmWorker){
+    .known = TRUE,
+    .pid = maybe_count (worker, "pid"),
+    .keeper_pid = maybe_count (worker, "keeper-pid"),
+    .state_version = maybe_count (worker, "state-version"),
+    .version = maybe_string (worker, "version"),
+    .busy = g_strcmp0 (mode, "busy") == 0,
+    .starts = maybe_count (worker, "starts"),
+    .deaths = maybe_count (worker, "deaths"),
+    .strikes = maybe_count (worker, "strikes"),
+    .last_death = maybe_string (worker, "last-death"),
+    .last_death_age_ms = maybe_count (worker, "last-death-age-ms"),
+    .age_ms = maybe_count (worker, "age-ms"),
+    .keeper_age_ms = maybe_count (worker, "keeper-age-ms"),
+    .rolled_back = maybe_bool (worker, "rolled-back"),
+  };
+}
+
 gboolean
 vm_status_read (JsonObject *answer, VmStatus *ret_status, GError **error) {
   JsonNode *node = json_object_get_member (answer, "guest");
@@ -102,6 +136,7 @@ vm_status_read (JsonObject *answer, VmStatus *ret_status, GError **error) {
   status.blocks_stuck = maybe_count (guest, "blocks-stuck");
   status.refused_reason = maybe_string (answer, "refused-reason");
   status.driver = status.session ? maybe_string (guest, "driver") : NULL;
+  read_worker (answer, &status.worker);
   *ret_status = status;
   return TRUE;
 }
@@ -110,4 +145,6 @@ void
 vm_status_clear (VmStatus *status) {
   g_clear_pointer (&status->refused_reason, g_free);
   g_clear_pointer (&status->driver, g_free);
+  g_clear_pointer (&status->worker.version, g_free);
+  g_clear_pointer (&status->worker.last_death, g_free);
 }

@@ -8,6 +8,20 @@
 
 #define VM_UNKNOWN G_MAXUINT64 /* a figure that this back-end, or this guest, does not give */
 
+/* Of the back-end's processes: the keeper stays, workers come and go. What is not known is VM_UNKNOWN or NULL. */
+typedef struct {
+  gboolean known; /* FALSE: a back-end of an older version, which has none of this */
+  guint64 pid, keeper_pid, state_version;
+  char *version;
+  gboolean busy;   /* workers died one after the other: the guest is told to ask again later */
+  guint64 starts;  /* workers so far, this one included */
+  guint64 deaths;  /* those that ended unasked */
+  guint64 strikes; /* … the last ones of them in a row, without having done anything */
+  char *last_death;
+  guint64 last_death_age_ms, age_ms, keeper_age_ms;
+  gboolean rolled_back; /* the last upgrade was undone, because workers of the new version died */
+} VmWorker;
+
 typedef struct {
   guint64 block_bytes;
   guint64 window_blocks, max_blocks, granted_blocks;
@@ -25,6 +39,7 @@ typedef struct {
   char *driver;
   guint64 section_blocks, mem_total_bytes, mem_available_bytes, swap_total_bytes, swap_free_bytes;
   guint64 blocks_online, blocks_held, blocks_stuck;
+  VmWorker worker;
 } VmStatus;
 
 /* FALSE (CTL_ERROR_ACCESS: "its back-end's answer makes no sense: …") when a member that must be there is missing, has another

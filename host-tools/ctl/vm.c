@@ -117,12 +117,45 @@ should_have_backend (const Vm *vm) {
   return vm->attached && vm->memory.present && vm->id >= 0;
 }
 
+char *
+vm_log_path (const Vm *vm) {
+  const DomainIdentity identity = { vm->name, vm->uuid, vm->id };
+
+  return launch_log_path (&identity);
+}
+
+gboolean
+vm_is_gone (Vm *vm) {
+  g_autofree char *path = launch_control_path (vm->uuid);
+
+  vm->gone = should_have_backend (vm) && control_client_nobody (path);
+  return vm->gone;
+}
+
+void
+vm_gone_error (const Vm *vm, GError **error) {
+  const int pid = (int)launch_last_pid (vm->uuid);
+  g_autofree char *process = pid ? g_strdup_printf (" (process %d)", pid) : g_strdup ("");
+  g_autofree char *log = vm_log_path (vm);
+
+  g_set_error (
+      error, CTL_ERROR, CTL_ERROR_ACCESS,
+      "its back-end%s is gone and QEMU runs on: the guest keeps the memory that it has, but can get and give back none, and "
+      "QEMU would end if it rebooted; 'domybsctl detach %s --live' and then 'domybsctl attach %s --live' give it a new "
+      "one, %s may say what happened",
+      process, vm->word, vm->word, log);
+}
+
 static void
 take_answer (Vm *vm, JsonObject *answer, GError *error) {
-  if (answer)
+  if (answer) {
     vm->have_status = vm_status_read (answer, &vm->status, &vm->problem);
-  else
+  } else if (vm_is_gone (vm)) {
+    vm_gone_error (vm, &vm->problem);
+    g_error_free (error);
+  } else {
     vm->problem = error;
+  }
 }
 
 static void
@@ -223,19 +256,31 @@ is_usable (const Vm *vm, GError **error) {
   return FALSE;
 }
 
+ControlClient *
+vm_connect (Vm *vm, GError **error) {
+  g_autofree char *path = NULL;
+  ControlClient *client;
+
+  if (!is_usable (vm, error))
+    return NULL;
+  path = launch_control_path (vm->uuid);
+  client = control_client_new (path, CONTROL_CLIENT_TIMEOUT_MS, error);
+  if (client)
+    return client;
+  if (vm_is_gone (vm)) {
+    g_clear_error (error);
+    vm_gone_error (vm, error);
+  }
+  vm_prefix_error (vm, error);
+  return NULL;
+}
+
 Vm *
 vm_open (Ctl *ctl, const char *text, ControlClient **ret_client, GError **error) {
   g_autoptr (ctl_connect_t) connection = ctl_connect (ctl, CTL_READS, error);
   g_autoptr (ctl_domain_t) domain = connection ? ctl_domain_find (connection, text, error) : NULL;
   g_autoptr (Vm) vm = domain ? vm_read (domain, error) : NULL;
-  g_autofree char *path = NULL;
 
-  if (!vm || !is_usable (vm, error))
-    return NULL;
-  path = launch_control_path (vm->uuid);
-  *ret_client = control_client_new (path, CONTROL_CLIENT_TIMEOUT_MS, error);
-  if (*ret_client)
-    return g_steal_pointer (&vm);
-  vm_prefix_error (vm, error);
-  return NULL;
+  *ret_client = vm ? vm_connect (vm, error) : NULL;
+  return *ret_client ? g_steal_pointer (&vm) : NULL;
 }

@@ -22,6 +22,7 @@ typedef struct {
   DomainMemory memory;  /* of either */
   gboolean have_status; /* its back-end answered */
   VmStatus status;
+  gboolean gone;   /* it runs, and its back-end does not: vm_gone_error says what that means, and is its problem */
   GError *problem; /* why attached or have_status are not what they should be; without the object. NULL: none */
 } Vm;
 
@@ -43,9 +44,21 @@ Vm *vm_read (ctl_domain_t *domain, GError **error);
 /* Asks its back-end, if it should have one. */
 void vm_ask (Vm *vm);
 
-/* The domain that text names, for a command that needs its device to work: attached, running, and its back-end reached. Else an
- * error that says what to do. *ret_client is the caller's. */
+/* A client of its back-end, for a command that needs its device to work: attached, running, and its back-end reached. Else an
+ * error that says what to do. */
+ControlClient *vm_connect (Vm *vm, GError **error);
+
+/* The domain that text names, with that. *ret_client is the caller's. */
 Vm *vm_open (Ctl *ctl, const char *text, ControlClient **ret_client, GError **error);
+
+/* Whether nobody listens at the control socket of a VM that runs with the device: QEMU can't be without a back-end from the
+ * start, so it was killed or has crashed. Sets vm->gone. */
+gboolean vm_is_gone (Vm *vm);
+/* CTL_ERROR_ACCESS: what came of that, and the way out; without the object. */
+void vm_gone_error (const Vm *vm, GError **error);
+
+/* Its back-end's log. */
+char *vm_log_path (const Vm *vm);
 
 /* Puts "domain 'x': " in front of an error. */
 void vm_prefix_error (const Vm *vm, GError **error);

@@ -315,6 +315,19 @@ launch_pid (const char *uuid) {
   return process.pid;
 }
 
+pid_t
+launch_last_pid (const char *uuid) {
+  g_autofree char *folder = launch_folder (uuid);
+  const int fd = open (folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  pid_t pid;
+
+  if (fd < 0)
+    return 0;
+  pid = process_last_pid (fd, PID_NAME);
+  close (fd);
+  return pid;
+}
+
 /* ---- starting ---- */
 
 /* Printable text of 1 to 255 bytes, as the back-end wants it. */

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The back-end process of one VM: started before QEMU (by libvirt's hook) or before a hot plug (by domybsctl), ended with the
- * VM or after a hot unplug. It is nobody's child: it outlives who started it.
+ * VM or after a hot unplug. It is nobody's child: it outlives who started it. "The back-end" is its keeper here, which stays as
+ * long as QEMU; the workers that do all the work are the keeper's children, come and go, and are for nobody else to start,
+ * signal or look for. They have the keeper's arguments and --worker besides, and may be another user's.
  *
  *     RUNDIR/vm/UUID/       0750 root:QEMU's group; above it everything is 0755
  *       backend.sock        0660 root:QEMU's group, for QEMU
@@ -60,5 +62,9 @@ int launch_lock_plug (const char *uuid, GError **error);
 /* A back-end that was started by us and runs: its pid; else 0. For listing strays: whoever acts on it calls the functions
  * above. */
 pid_t launch_pid (const char *uuid);
+
+/* The pid that the last back-end of ours had, which may run or not; 0 when there was none, or its folder has gone with it or
+ * can't be read. For words only: another process may have it by now. */
+pid_t launch_last_pid (const char *uuid);
 
 #endif

@@ -201,6 +201,14 @@ process_find (int folder_fd, const char *pid_name, const char *argument, Process
   return TRUE;
 }
 
+pid_t
+process_last_pid (int folder_fd, const char *pid_name) {
+  guint64 ticks;
+  pid_t pid;
+
+  return read_pid_file (folder_fd, pid_name, &pid, &ticks) ? pid : 0;
+}
+
 /* ---- waiting and ending ---- */
 
 gboolean

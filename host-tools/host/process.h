@@ -25,6 +25,9 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Process, process_clear)
  * one that is about to end, so that nothing of it is left when this says that there is none. */
 gboolean process_find (int folder_fd, const char *pid_name, const char *argument, Process *ret_process);
 
+/* The pid in that file, whoever has it now; 0: there is none. */
+pid_t process_last_pid (int folder_fd, const char *pid_name);
+
 /* Starts argv in a session of its own, as nobody's child, with the environment `environment`, stdin /dev/null, both outputs to
  * log_fd and nothing else open. The pid file is written before the program runs. Returns when it was executed.
  * CTL_ERROR_FAILED. */

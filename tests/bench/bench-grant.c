@@ -342,9 +342,11 @@ run_series (const char *mode, const struct series *series, size_t n, bool huge, 
   const char *const arguments[] = { "--window=4G", "--host-account=none", "--host-reserve=0", mode, NULL };
   struct backend *backend = backend_start (arguments);
   struct fe *fe = connect_to (backend, huge);
+  pid_t pids[BACKEND_PROCESSES_MAX];
   double best = 0;
 
-  pin (backend->pid, pinned ? last_cpu () : -1);
+  for (unsigned i = 0, count = backend_processes (backend, pids); i < count; i++)
+    pin (pids[i], pinned ? last_cpu () : -1);
   pin (0, pinned ? last_cpu () : -1);
   for (size_t i = 0; i < n; i++) {
     const double median = grant_and_release (fe, &series[i], pinned ? "same core" : "not pinned");

@@ -2,6 +2,7 @@
 /* What json.md says and what domybsctl prints are the same: every member is documented with its type, and every documented one
  * appears. */
 #include "ctl-scene.h"
+#include "fake-control.h"
 
 #include <string.h>
 
@@ -183,6 +184,9 @@ check_source (const char *section_name, const char *const *files) {
 static void
 is_documented (void) {
   const GuestHabits habits = { .stuck_blocks = 10 };
+  const FakeHabits fake_habits = { .deaths = 1 };
+  g_autoptr (FakeControl) fake = NULL;
+  g_autofree char *fake_path = NULL;
   g_auto (Stage) stage = { 0 };
   GHashTableIter all, members;
   const char *section_name, *name;
@@ -199,6 +203,8 @@ is_documented (void) {
              "grant='populate' numa-node='1' present='yes'/></domybs:domybs>");
   stage.uuid = scene_add (stage.scene, "vm1", TRUE, SCENE_MEMORY (SCENE_GIB));
   stage.backend = scene_backend (stage.scene, stage.uuid, ARGS ("--host-limit=80M"));
+  fake_path = scene_control_path (stage.scene, scene_add (stage.scene, "fake", TRUE, SCENE_MEMORY (SCENE_GIB)));
+  fake = fake_control_start (fake_path, &fake_habits);
   stage.guest = guest_start (stage.backend->socket_path, &habits);
 
   check_run (stage.scene, "target", ARGS ("target", "vm1", "--json"));
@@ -215,6 +221,9 @@ is_documented (void) {
   check_run (stage.scene, "top", ARGS ("top", "-n", "1", "--json"));
   check_run (stage.scene, "grow", ARGS ("shrink", "vm1", "0", "--json"));
   check_run (stage.scene, "check", ARGS ("check", "--json"));
+  check_run (stage.scene, "backend restart", ARGS ("backend", "restart", "fake", "--json"));
+  check_run (stage.scene, "backend restart", ARGS ("backend", "upgrade", "--all", "--json"));
+  check_run (stage.scene, "status", ARGS ("status", "fake", "--json"));
   check_run (stage.scene, "detach", ARGS ("detach", "off", "--dry-run", "--json"));
   check_run (stage.scene, "attach", ARGS ("attach", "plain", "--json"));
   check_source ("attach", ARGS ("command-attach.c"));

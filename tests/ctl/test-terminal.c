@@ -203,7 +203,7 @@ goes_on_without_a_back_end (void) {
   g_assert_true (terminal_wait (&terminal, "vm1", fe_patience_ms ()));
   g_clear_pointer (&stage.guest, guest_stop);
   backend_kill (stage.backend);
-  g_assert_true (terminal_wait (&terminal, "?\033[K", fe_patience_ms ()));
+  g_assert_true (terminal_wait (&terminal, "(gone)\033[K", fe_patience_ms ()));
   press (&terminal, "q");
   g_assert_cmpint (terminal_finish (&terminal), ==, 0);
 }

@@ -91,6 +91,23 @@ writes_sizes (void) {
 }
 
 static void
+writes_ages (void) {
+  static const struct {
+    guint64 ms;
+    const char *text;
+  } cases[] = {
+    { 0, "0 s" },       { 59999, "59 s" },     { 60000, "1 min" },      { 3599999, "59 min" },
+    { 3600000, "1 h" }, { 172799999, "47 h" }, { 172800000, "2 days" }, { G_MAXUINT64, "213503982334 days" },
+  };
+
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autofree char *text = text_age (cases[i].ms);
+
+    g_assert_cmpstr (text, ==, cases[i].text);
+  }
+}
+
+static void
 writes_plainly (void) {
   g_autofree char *plain = text_plain ("ssh host domybsctl … → “x” größe");
 
@@ -123,6 +140,7 @@ main (int argc, char **argv) {
   g_test_add_func ("/text/escapes-anything", escapes_anything);
   g_test_add_func ("/text/counts-columns", counts_columns);
   g_test_add_func ("/text/writes-sizes", writes_sizes);
+  g_test_add_func ("/text/writes-ages", writes_ages);
   g_test_add_func ("/text/writes-plainly", writes_plainly);
   g_test_add_func ("/text/aligns-tables", aligns_tables);
   return g_test_run ();

@@ -52,6 +52,46 @@ reads_all (void) {
   vm_status_clear (&status);
 }
 
+/* Nothing of it may keep the figures from being shown. */
+static void
+reads_workers (void) {
+  static const char *const odd[] = { "null", "7", "[]", "{}", "{\"pid\":-1,\"mode\":9,\"last-death\":{},\"rolled-back\":1}" };
+  g_autoptr (GError) error = NULL;
+  VmStatus status;
+
+  g_assert_true (read_text ("{" GOOD "}", &status, &error));
+  g_assert_false (status.worker.known);
+  vm_status_clear (&status);
+  g_assert_true (read_text ("{" GOOD ",\"worker\":{\"pid\":12,\"keeper-pid\":11,\"version\":\"0.1.0\",\"state-version\":2,"
+                            "\"mode\":\"busy\",\"starts\":5,\"deaths\":4,\"strikes\":3,\"last-death\":\"exit status 1\","
+                            "\"last-death-age-ms\":9,\"age-ms\":8,\"keeper-age-ms\":7,\"rolled-back\":true}}",
+                            &status, &error));
+  g_assert_no_error (error);
+  g_assert_true (status.worker.known && status.worker.busy && status.worker.rolled_back);
+  g_assert_cmpuint (status.worker.pid, ==, 12);
+  g_assert_cmpuint (status.worker.keeper_pid, ==, 11);
+  g_assert_cmpuint (status.worker.state_version, ==, 2);
+  g_assert_cmpuint (status.worker.starts, ==, 5);
+  g_assert_cmpuint (status.worker.deaths, ==, 4);
+  g_assert_cmpuint (status.worker.strikes, ==, 3);
+  g_assert_cmpuint (status.worker.last_death_age_ms, ==, 9);
+  g_assert_cmpuint (status.worker.age_ms, ==, 8);
+  g_assert_cmpuint (status.worker.keeper_age_ms, ==, 7);
+  g_assert_cmpstr (status.worker.version, ==, "0.1.0");
+  g_assert_cmpstr (status.worker.last_death, ==, "exit status 1");
+  vm_status_clear (&status);
+  for (size_t i = 0; i < G_N_ELEMENTS (odd); i++) {
+    g_autofree char *text = g_strdup_printf ("{" GOOD ",\"worker\":%s}", odd[i]);
+
+    g_assert_true (read_text (text, &status, &error));
+    g_assert_false (status.worker.busy || status.worker.rolled_back);
+    g_assert_null (status.worker.last_death);
+    if (status.worker.known)
+      g_assert_cmpuint (status.worker.pid, ==, VM_UNKNOWN);
+    vm_status_clear (&status);
+  }
+}
+
 static void
 refuses_nonsense (void) {
   static const char *const bad[] = {
@@ -165,6 +205,7 @@ main (int argc, char **argv) {
   testing_init (&argc, &argv);
   g_test_add_func ("/vm-status/reads-the-least", reads_the_least);
   g_test_add_func ("/vm-status/reads-all", reads_all);
+  g_test_add_func ("/vm-status/reads-workers", reads_workers);
   g_test_add_func ("/vm-status/refuses-nonsense", refuses_nonsense);
   g_test_add_func ("/vm-status/explains-states", explains_states);
   return g_test_run ();

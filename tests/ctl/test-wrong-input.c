@@ -248,15 +248,17 @@ refuses_without_a_back_end (void) {
   struct sockaddr_un address = { .sun_family = AF_UNIX };
   int fd;
 
-  must_refuse (scene, ARGS ("grow", "vm1", "1G"), 5, "access", WORDS ("domain 'vm1'", "not running", "control.sock"));
-  must_refuse (scene, ARGS ("blocks", "vm1"), 5, "access", WORDS ("domain 'vm1'", "not running"));
-  must_refuse (scene, ARGS ("target", "vm1"), 5, "access", WORDS ("domain 'vm1'", "not running"));
+  must_refuse (
+      scene, ARGS ("grow", "vm1", "1G"), 5, "access",
+      WORDS ("domain 'vm1'", "its back-end is gone and QEMU runs on", "detach vm1 --live", "attach vm1 --live", "log/vm1.log"));
+  must_refuse (scene, ARGS ("blocks", "vm1"), 5, "access", WORDS ("domain 'vm1'", "its back-end is gone"));
+  must_refuse (scene, ARGS ("target", "vm1"), 5, "access", WORDS ("domain 'vm1'", "its back-end is gone"));
   /* a socket that nobody listens at any more */
   path = scene_control_path (scene, uuid);
   strcpy (address.sun_path, path);
   fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   g_assert_cmpint (bind (fd, (const struct sockaddr *)&address, sizeof address), ==, 0);
-  must_refuse (scene, ARGS ("grow", "vm1", "1G"), 5, "access", WORDS ("domain 'vm1'", "not running"));
+  must_refuse (scene, ARGS ("grow", "vm1", "1G"), 5, "access", WORDS ("domain 'vm1'", "its back-end is gone"));
   close (fd);
   /* no socket at all */
   g_unlink (path);

@@ -7,9 +7,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -132,13 +134,129 @@ backend_end_text (struct backend *backend) {
   return text;
 }
 
+/* ---- keeper and worker ---- */
+
+static bool
+is_zombie (pid_t pid) {
+  char path[64], text[512];
+  const char *end;
+  ssize_t n;
+  int fd;
+
+  g_snprintf (path, sizeof path, "/proc/%d/stat", (int)pid);
+  fd = open (path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0)
+    return true; /* not even that */
+  n = read (fd, text, sizeof text - 1);
+  close (fd);
+  if (n <= 0)
+    return true;
+  text[n] = 0;
+  end = strrchr (text, ')'); /* behind the name, which may have anything in it */
+  return !end || end[1] == 0 || end[2] == 'Z' || end[2] == 'X';
+}
+
+/* Plain reads and no allocations: kill tests ask this between two requests. */
+unsigned
+backend_processes (struct backend *backend, pid_t ret_pids[BACKEND_PROCESSES_MAX]) {
+  char path[64], text[256];
+  unsigned n_pids = 1;
+  ssize_t n;
+  int fd;
+
+  ret_pids[0] = backend->pid;
+  g_snprintf (path, sizeof path, "/proc/%d/task/%d/children", (int)backend->pid, (int)backend->pid);
+  fd = open (path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0)
+    return n_pids;
+  n = read (fd, text, sizeof text - 1);
+  close (fd);
+  text[MAX (n, 0)] = 0;
+  for (char *at = text; n_pids < BACKEND_PROCESSES_MAX;) {
+    char *end;
+    const long pid = strtol (at, &end, 10);
+
+    if (end == at)
+      break;
+    at = end;
+    if (pid > 0 && !is_zombie ((pid_t)pid))
+      ret_pids[n_pids++] = (pid_t)pid;
+  }
+  return n_pids;
+}
+
+pid_t
+backend_worker (struct backend *backend) {
+  pid_t pids[BACKEND_PROCESSES_MAX];
+  const unsigned n = backend_processes (backend, pids);
+
+  return n > 1 ? pids[n - 1] : 0;
+}
+
+pid_t
+backend_wait_worker (struct backend *backend, pid_t other, int timeout_ms) {
+  const int64_t deadline = fe_now_ms () + timeout_ms;
+  pid_t pid;
+
+  while ((pid = backend_worker (backend)) == 0 || pid == other) {
+    if (fe_now_ms () > deadline)
+      return 0;
+    g_usleep (100);
+  }
+  return pid;
+}
+
+/* An end of the process of that pidfd; the pidfd is closed. */
+static bool
+wait_pidfd (int pidfd, int timeout_ms) {
+  struct pollfd pfd = { pidfd, POLLIN, 0 };
+  const bool ended = pidfd < 0 || poll (&pfd, 1, timeout_ms) > 0;
+
+  fe_close (&pidfd);
+  return ended;
+}
+
+bool
+backend_kill_worker (pid_t worker) {
+  const int pidfd = (int)syscall (SYS_pidfd_open, worker, 0);
+
+  /* Through the descriptor: whatever has this number, it is what we have looked at. */
+  if (pidfd < 0 || is_zombie (worker) || syscall (SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0) {
+    if (pidfd >= 0)
+      close (pidfd);
+    return false;
+  }
+  if (!wait_pidfd (pidfd, fe_patience_ms ()))
+    g_error ("worker %d does not die of SIGKILL", (int)worker);
+  return true;
+}
+
+void
+backend_signal_all (struct backend *backend, int signal_number) {
+  pid_t pids[BACKEND_PROCESSES_MAX];
+  const unsigned n = backend_processes (backend, pids);
+
+  for (unsigned i = 0; i < n; i++)
+    g_assert_cmpint (kill (pids[i], signal_number), ==, 0);
+}
+
 void
 backend_kill (struct backend *backend) {
+  int pidfds[BACKEND_PROCESSES_MAX];
+  pid_t pids[BACKEND_PROCESSES_MAX];
+  unsigned n;
+
   if (!backend_is_alive (backend))
     return;
+  n = backend_processes (backend, pids);
+  for (unsigned i = 1; i < n; i++)
+    pidfds[i] = (int)syscall (SYS_pidfd_open, pids[i], 0);
   kill (backend->pid, SIGKILL);
   waitpid (backend->pid, &backend->wait_status, 0);
   backend->ended = true;
+  for (unsigned i = 1; i < n; i++)
+    if (!wait_pidfd (pidfds[i], fe_patience_ms ()))
+      g_error ("worker %d outlives its keeper", (int)pids[i]);
 }
 
 int
@@ -176,36 +294,50 @@ backend_free (struct backend *backend) {
 
 /* ---- /proc ---- */
 
-unsigned
-backend_fds (struct backend *backend) {
-  g_autofree char *path = g_strdup_printf ("/proc/%d/fd", (int)backend->pid);
+static unsigned
+fds_of (pid_t pid, GString *text) {
+  g_autofree char *path = g_strdup_printf ("/proc/%d/fd", (int)pid);
   g_autoptr (GDir) directory = g_dir_open (path, 0, NULL);
+  const char *name;
   unsigned n = 0;
 
-  while (directory && g_dir_read_name (directory))
+  while (directory && (name = g_dir_read_name (directory))) {
     n++;
+    if (text) {
+      g_autofree char *link = g_build_filename (path, name, NULL);
+      g_autofree char *target = g_file_read_link (link, NULL);
+
+      g_string_append_printf (text, " %s=%s", name, target ? target : "?");
+    }
+  }
   return n;
+}
+
+unsigned
+backend_fds (struct backend *backend) {
+  pid_t pids[BACKEND_PROCESSES_MAX];
+  unsigned sum = 0;
+
+  for (unsigned i = 0, n = backend_processes (backend, pids); i < n; i++)
+    sum += fds_of (pids[i], NULL);
+  return sum;
 }
 
 char *
 backend_fds_text (struct backend *backend) {
-  g_autofree char *path = g_strdup_printf ("/proc/%d/fd", (int)backend->pid);
-  g_autoptr (GDir) directory = g_dir_open (path, 0, NULL);
   g_autoptr (GString) text = g_string_new (NULL);
-  const char *name;
+  pid_t pids[BACKEND_PROCESSES_MAX];
 
-  while (directory && (name = g_dir_read_name (directory))) {
-    g_autofree char *link = g_build_filename (path, name, NULL);
-    g_autofree char *target = g_file_read_link (link, NULL);
-
-    g_string_append_printf (text, " %s=%s", name, target ? target : "?");
+  for (unsigned i = 0, n = backend_processes (backend, pids); i < n; i++) {
+    g_string_append_printf (text, " %s %d:", i ? "worker" : "keeper", (int)pids[i]);
+    fds_of (pids[i], text);
   }
   return g_string_free (g_steal_pointer (&text), FALSE);
 }
 
 static char *
-proc_file (struct backend *backend, const char *name) {
-  g_autofree char *path = g_strdup_printf ("/proc/%d/%s", (int)backend->pid, name);
+proc_file (pid_t pid, const char *name) {
+  g_autofree char *path = g_strdup_printf ("/proc/%d/%s", (int)pid, name);
   char *text = NULL;
 
   if (!g_file_get_contents (path, &text, NULL, NULL))
@@ -215,25 +347,35 @@ proc_file (struct backend *backend, const char *name) {
 
 unsigned
 backend_maps (struct backend *backend) {
-  g_autofree char *text = proc_file (backend, "maps");
-  unsigned n = 0;
+  pid_t pids[BACKEND_PROCESSES_MAX];
+  unsigned sum = 0;
 
-  for (const char *p = text; (p = strchr (p, '\n')); p++)
-    n++;
-  return n;
+  for (unsigned i = 0, n = backend_processes (backend, pids); i < n; i++) {
+    g_autofree char *text = proc_file (pids[i], "maps");
+
+    for (const char *p = text; (p = strchr (p, '\n')); p++)
+      sum++;
+  }
+  return sum;
 }
 
 uint64_t
 backend_anonymous_kib (struct backend *backend) {
-  g_autofree char *text = proc_file (backend, "status");
-  const char *line = strstr (text, "RssAnon:");
+  pid_t pids[BACKEND_PROCESSES_MAX];
+  uint64_t sum = 0;
 
-  return line ? g_ascii_strtoull (line + strlen ("RssAnon:"), NULL, 10) : 0;
+  for (unsigned i = 0, n = backend_processes (backend, pids); i < n; i++) {
+    g_autofree char *text = proc_file (pids[i], "status");
+    const char *line = strstr (text, "RssAnon:");
+
+    sum += line ? g_ascii_strtoull (line + strlen ("RssAnon:"), NULL, 10) : 0;
+  }
+  return sum;
 }
 
 bool
 backend_is_instrumented (struct backend *backend) {
-  g_autofree char *text = proc_file (backend, "maps");
+  g_autofree char *text = proc_file (backend->pid, "maps");
 
   return strstr (text, "libasan") || strstr (text, "valgrind") || strstr (text, "libclang_rt");
 }
@@ -345,6 +487,39 @@ backend_control (struct backend *backend, const char *command) {
 
   close (fd);
   return answer;
+}
+
+JsonNode *
+backend_control_once (struct backend *backend, const char *command) {
+  g_autofree char *line = g_strconcat (command, "\n", NULL);
+  int fd = control_connect (backend->control_path);
+  g_autoptr (JsonNode) greeting = NULL;
+  JsonNode *answer = NULL;
+
+  if (fd < 0)
+    return NULL;
+  greeting = control_read (fd, fe_patience_ms ());
+  if (greeting && send (fd, line, strlen (line), MSG_NOSIGNAL) == (ssize_t)strlen (line))
+    answer = control_read (fd, fe_patience_ms ());
+  close (fd);
+  if (answer)
+    g_assert_true (JSON_NODE_HOLDS_OBJECT (answer));
+  return answer;
+}
+
+JsonNode *
+backend_control_again (struct backend *backend, const char *command) {
+  const int64_t deadline = fe_now_ms () + fe_patience_ms ();
+
+  for (;;) {
+    JsonNode *answer = backend_control_once (backend, command);
+
+    if (answer)
+      return answer;
+    if (fe_now_ms () > deadline)
+      g_error ("no answer to %s (back-end: %s)", command, backend_end_text (backend));
+    g_usleep (1000);
+  }
 }
 
 int64_t

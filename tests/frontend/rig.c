@@ -71,6 +71,7 @@ rig_get (void) {
     if (backend_fds (rig.backend) != fds)
       quiet = -1;
   }
+  rig.worker = backend_worker (rig.backend);
   rig.fds = backend_fds (rig.backend);
   rig.maps = backend_maps (rig.backend);
   rig.anonymous_kib = backend_anonymous_kib (rig.backend);
@@ -155,6 +156,9 @@ rig_check (struct rig *r) {
 
   if (!backend_is_alive (r->backend))
     fail_with_log (r, "the back-end is gone");
+  /* The keeper mends it, and no front-end sees it: but nothing that a peer does may end a worker. */
+  if (backend_worker (r->backend) != r->worker)
+    fail_with_log (r, "the worker is another one");
   live_once ();
   while (!resources_are_back (r, &why)) {
     if (fe_now_ms () > deadline)

@@ -2,8 +2,8 @@
 /*
  * The test rig: one back-end, shared by the tests of a program, and the check that every test must end with.
  *
- *   rig_check: the process lives; a fresh, well-behaved front-end gets a session, blocks that read as zero, and can give them back;
- *   descriptors, mappings and anonymous memory are what they were before the test.
+ *   rig_check: the back-end lives, and its worker is still the first one; a fresh, well-behaved front-end gets a session, blocks that
+ *   read as zero, and can give them back; descriptors, mappings and anonymous memory are what they were before the test.
  *
  * rig_add registers a test and runs that check after it, so no test can forget it.
  */
@@ -19,6 +19,7 @@
 
 struct rig {
   struct backend *backend;
+  pid_t worker; /* the first one: nothing that a peer does may end it */
   unsigned fds, maps; /* with nobody connected */
   uint64_t anonymous_kib;
   size_t log_mark; /* where the current test's log begins */

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Writes the seed corpora: make-corpus FOLDER → FOLDER/{message,chain,request}/NAME. The same bytes each time. */
+/* Writes the seed corpora: make-corpus FOLDER → FOLDER/{message,chain,request,state}/NAME. The same bytes each time. */
 #include <errno.h>
 #include <glib.h>
 #include <glib/gstdio.h>
 #include <string.h>
 
 #include "core/vhost-user.h"
+#include "core/device-state.h"
 #include "core/memory-device.h"
 #include "fuzz-chain.h"
 #include "fuzz-request.h"
+#include "fuzz-state.h"
 
 static const char *folder;
 
@@ -320,6 +322,47 @@ raw_and_wrong (void) {
   return seed;
 }
 
+/* ---- states ---- */
+
+static GByteArray *
+state_seed (bool pending, uint8_t damages) {
+  GByteArray *seed = g_byte_array_new ();
+
+  ADD_8 (seed, (uint8_t)((pending ? FUZZ_STATE_PENDING : 0) | damages << FUZZ_STATE_DAMAGES_SHIFT));
+  return seed;
+}
+
+static void
+damage (GByteArray *seed, uint8_t part, size_t at, uint8_t bytes, uint64_t value) {
+  ADD_8 (seed, part, bytes);
+  add_16 (seed, (uint16_t)at);
+  add (seed, &value, bytes);
+}
+
+static void
+state_seeds (void) {
+  enum { HEADER, SCALARS, ANSWERS, RECORD, BITS };
+  GByteArray *seed = state_seed (true, 0);
+
+  ADD_8 (seed, 3, 1, 100, 0, 3, 67, 2, 0, 5); /* GRANT, RELEASE, GRANT twice, BYE, HELLO */
+  save ("state", "in-flight", seed);
+  seed = state_seed (false, 2);
+  damage (seed, SCALARS, offsetof (struct state_scalars, device.region_blocks), 4, 128);
+  damage (seed, BITS, 0, 8, UINT64_MAX);
+  ADD_8 (seed, 3, 3, 0, 9);
+  save ("state", "cut-otherwise", seed);
+  seed = state_seed (true, 3);
+  damage (seed, RECORD, offsetof (struct state_record, runs), 8, 950);
+  damage (seed, RECORD, offsetof (struct state_record, change), 4, DEVICE_CHANGE_CLEAR);
+  damage (seed, RECORD, offsetof (struct state_record, out_bytes), 4, STATE_OUT_BYTES_MAX);
+  save ("state", "cleared", seed);
+  seed = state_seed (false, 3);
+  damage (seed, HEADER, offsetof (struct state_header, version), 8, 1ull << 32 | 3);
+  damage (seed, ANSWERS, offsetof (struct state_answer, bytes), 4, DOMYBS_RESPONSE_BYTES_MAX);
+  damage (seed, SCALARS, offsetof (struct state_scalars, session.n_regions), 4, 8);
+  save ("state", "newer", seed);
+}
+
 int
 main (int argc, char **argv) {
   if (argc != 2) {
@@ -333,5 +376,6 @@ main (int argc, char **argv) {
   save ("request", "fragments", fragments ());
   save ("request", "poor-host", poor_host ());
   save ("request", "raw-and-wrong", raw_and_wrong ());
+  state_seeds ();
   return 0;
 }

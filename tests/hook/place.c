@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +17,29 @@
 static char *base;   /* of this program; a folder in it for each test */
 static char *folder; /* holds "run", RUNDIR, and links to programs */
 
+static gboolean
+has_path (const char *pid, const char *path) {
+  g_autofree char *line_path = g_build_filename ("/proc", pid, "cmdline", NULL);
+  g_autofree char *line = NULL;
+  gsize n = 0;
+
+  return g_file_get_contents (line_path, &line, &n, NULL) && memmem (line, n, path, strlen (path));
+}
+
+/* A back-end's worker, which is its keeper's own affair; before it has become another program it looks like its keeper. */
+static gboolean
+is_child_of_one (const char *pid, const char *path) {
+  g_autofree char *stat_path = g_build_filename ("/proc", pid, "stat", NULL);
+  g_autofree char *stat = NULL, *parent = NULL;
+  const char *end = g_file_get_contents (stat_path, &stat, NULL, NULL) ? strrchr (stat, ')') : NULL;
+  int ppid;
+
+  if (!end || sscanf (end + 1, " %*c %d", &ppid) != 1)
+    return TRUE; /* it has just ended */
+  parent = g_strdup_printf ("%d", ppid);
+  return has_path (parent, path);
+}
+
 static GArray *
 find_processes (const char *path) {
   GArray *pids = g_array_new (FALSE, FALSE, sizeof (pid_t));
@@ -23,13 +47,9 @@ find_processes (const char *path) {
   const char *name;
 
   while ((name = g_dir_read_name (processes))) {
-    g_autofree char *line_path = g_build_filename ("/proc", name, "cmdline", NULL);
-    g_autofree char *line = NULL;
     const pid_t pid = (pid_t)g_ascii_strtoll (name, NULL, 10);
-    gsize n = 0;
 
-    if (pid > 0 && pid != getpid () && g_file_get_contents (line_path, &line, &n, NULL)
-        && memmem (line, n, path, strlen (path)))
+    if (pid > 0 && pid != getpid () && has_path (name, path) && !is_child_of_one (name, path))
       g_array_append_val (pids, pid);
   }
   return pids;
@@ -171,7 +191,13 @@ place_log (const char *name) {
 void
 place_tear_down (void) {
   g_autofree char *run = place_path ("");
-  const guint left = kill_processes (run);
+  const gint64 deadline = g_get_monotonic_time () + 2 * G_USEC_PER_SEC;
+  guint left;
+
+  /* a worker sees the end of its keeper in its own time */
+  while (place_process_count () && g_get_monotonic_time () < deadline)
+    g_usleep (5000);
+  left = kill_processes (run);
 
   remove_all (folder);
   g_clear_pointer (&folder, g_free);

@@ -22,7 +22,7 @@ char *place_path (const char *name);
 char *place_file (const char *name);
 /* Number of entries in RUNDIR/vm, the lock not counted. */
 unsigned place_folders (void);
-/* How many processes run whose command line has a path in our run folder. */
+/* How many processes run whose command line has a path in our run folder; a back-end and its workers count as one. */
 unsigned place_process_count (void);
 /* The log of the VM of this name. */
 char *place_log (const char *name);

@@ -143,9 +143,9 @@ stopped_back_end_keeps_its_share (void) {
     struct fe_answer answer;
 
     fe_must (a, fe_grant (a, 40, DOMYBS_HINT_ANY, DOMYBS_GRANT_F_ALL, 0, 0, &answer));
-    g_assert_cmpint (kill (first->pid, SIGSTOP), ==, 0);
+    backend_signal_all (first, SIGSTOP);
     fe_must (b, fe_grant (b, LIMIT, DOMYBS_HINT_ANY, 0, 0, 0, &answer));
-    g_assert_cmpint (kill (first->pid, SIGCONT), ==, 0);
+    backend_signal_all (first, SIGCONT);
     g_assert_cmpuint (answer.status, ==, DOMYBS_OK);
     g_assert_cmpuint (answer.blocks, ==, LIMIT - 40);
   }

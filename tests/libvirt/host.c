@@ -265,7 +265,8 @@ static void
 look_for (GPid pid, const char *comm, const char *command, gpointer data) {
   Wanted *wanted = data;
 
-  if (g_str_equal (comm, wanted->comm) && strstr (command, wanted->needle))
+  /* a back-end's workers come and go: it is known by its keeper */
+  if (g_str_equal (comm, wanted->comm) && strstr (command, wanted->needle) && !strstr (command, " --worker="))
     wanted->found = pid;
 }
 

@@ -48,7 +48,7 @@ void host_libvirtd (Host *host, const char *what);
 void host_write (Host *host, const char *path, const char *text);
 char *host_read (Host *host, const char *path); /* NULL: it is not there */
 
-/* The process whose name (as the kernel cuts it) is comm and whose command line holds needle, as the outside numbers it; 0 if
+/* The process (of a back-end: its keeper) whose name (as the kernel cuts it) is comm and whose command line holds needle, as the outside numbers it; 0 if
  * there is none. */
 GPid host_find_process (Host *host, const char *comm, const char *needle);
 

@@ -269,8 +269,8 @@ judge_release (struct shadow_device *shadow, const struct read_request *request)
 
 /* The answer to a request before the host is asked; *ret_past when it is an old one again, *ret_takes_id when it uses its id up. */
 static int
-judge (struct shadow_device *shadow, const struct read_request *request, bool good, const uint8_t *bytes, size_t n, size_t cap,
-       const struct shadow_past **ret_past, bool *ret_takes_id) {
+judge (struct shadow_device *shadow, const struct read_request *request, bool good, bool busy, const uint8_t *bytes, size_t n,
+       size_t cap, const struct shadow_past **ret_past, bool *ret_takes_id) {
   const uint64_t id = le64toh (request->head.id);
   int status;
 
@@ -279,7 +279,7 @@ judge (struct shadow_device *shadow, const struct read_request *request, bool go
   if (!good)
     return DOMYBS_BAD_REQUEST;
   if (le16toh (request->head.type) == DOMYBS_REQ_HELLO)
-    return shadow->session && shadow->nonce == le64toh (request->hello.nonce) ? DOMYBS_OK : MUST_FINISH;
+    return shadow->session && shadow->nonce == le64toh (request->hello.nonce) ? DOMYBS_OK : busy ? DOMYBS_BUSY : MUST_FINISH;
   if (shadow->session == 0 || le64toh (request->head.session) != shadow->session)
     return DOMYBS_BAD_SESSION;
   if (id <= shadow->last_id) {
@@ -295,6 +295,11 @@ judge (struct shadow_device *shadow, const struct read_request *request, bool go
   }
   if (id != shadow->last_id + 1)
     return DOMYBS_BAD_REQUEST;
+  if (busy) {
+    shadow->offer_wanted = shadow->offer_wanted || le16toh (request->head.type) == DOMYBS_REQ_GRANT;
+    *ret_takes_id = true;
+    return DOMYBS_BUSY;
+  }
   switch (le16toh (request->head.type)) {
   case DOMYBS_REQ_GRANT:
     status = judge_grant (shadow, &request->grant, cap, &shadow->plan);
@@ -433,10 +438,10 @@ shadow_request (struct shadow_device *shadow, const uint8_t *bytes, size_t n, si
   bool takes_id;
   int status;
 
-  memory_device_plan (&shadow->device, copy, n, cap, plan);
+  (host->busy ? memory_device_plan_busy : memory_device_plan) (&shadow->device, copy, n, cap, plan);
   shadow->requests++;
   *planned = *plan;
-  status = judge (shadow, request, good, bytes, n, cap, &again, &takes_id);
+  status = judge (shadow, request, good, host->busy, bytes, n, cap, &again, &takes_id);
   g_assert_cmpint (plan->step == DEVICE_STEP_ANSWER, ==, status != MUST_FINISH);
   g_assert_cmpint (plan->refused_why != NULL, ==,
                    status == DOMYBS_STALE || status == DOMYBS_BAD_SESSION || status == DOMYBS_BAD_REQUEST);

@@ -17,6 +17,7 @@
 
 /* What the host does about one request. */
 struct shadow_host {
+  bool busy; /* does nothing now (memory_device_plan_busy) */
   bool drop; /* the queue is stopped before the host gets to it */
   enum device_outcome outcome;
   uint64_t blocks;      /* GRANT: has room for so many */

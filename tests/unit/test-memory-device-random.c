@@ -112,6 +112,7 @@ step (struct driver *d, unsigned number) {
   const size_t head = sizeof (struct domybs_response);
   const size_t cap = testing_once_in (d->rand, 5) ? head + below (d, 100) : DOMYBS_RESPONSE_BYTES_MAX;
   const struct shadow_host host = {
+    .busy = testing_once_in (d->rand, 12),
     .drop = testing_once_in (d->rand, 15),
     .outcome = testing_once_in (d->rand, 6) ? (enum device_outcome)below (d, 4) : DEVICE_DONE,
     .blocks = testing_once_in (d->rand, 5) ? below (d, 100) : UINT64_MAX,

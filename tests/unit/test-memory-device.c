@@ -142,6 +142,52 @@ test_bye (struct fixture *f, gconstpointer unused) {
   g_assert_cmpint (send (f, request_bye (SESSION, f->id)), ==, DOMYBS_BAD_SESSION);
 }
 
+/* ---- a host that does nothing now ---- */
+
+static int
+send_busy (struct fixture *f, struct request_bytes request) {
+  memory_device_plan_busy (&f->device, request.bytes, request.n, ROOM, &f->plan);
+  g_assert_cmpint (f->plan.step, ==, DEVICE_STEP_ANSWER);
+  return status (f);
+}
+
+static void
+test_busy (struct fixture *f, gconstpointer unused) {
+  const struct domybs_run run = { 0, 1 };
+
+  g_assert_cmpint (send_busy (f, request_hello (1, SECTION)), ==, DOMYBS_BUSY);
+  g_assert_cmpuint (f->device.session, ==, 0);
+  hello (f);
+  g_assert_cmpint (grant (f, 10), ==, DOMYBS_OK);
+  g_assert_cmpint (send_busy (f, grant_of (f, 0, 10, 0, 0)), ==, DOMYBS_BUSY);
+  g_assert_cmpuint (le32toh (answer (f).retry_ms), >, 0);
+  g_assert_true (f->device.offer_wanted);
+  g_assert_cmpint (send_busy (f, request_release (SESSION, ++f->id, &run, 1)), ==, DOMYBS_BUSY);
+  g_assert_cmpint (send_busy (f, request_stat (SESSION, ++f->id, DOMYBS_STAT_MEM_FREE, 5)), ==, DOMYBS_BUSY);
+  g_assert_cmpint (send_busy (f, request_bye (SESSION, ++f->id)), ==, DOMYBS_BUSY);
+  g_assert_cmpint (send_busy (f, request_hello (2, SECTION)), ==, DOMYBS_BUSY);
+  g_assert_cmpuint (f->device.regions.granted, ==, 10);
+  g_assert_cmpuint (f->device.session, ==, SESSION);
+  g_assert_cmpuint (f->device.stats_known, ==, 0);
+  /* the ids are used up, and what was answered then is answered so again by one who could do it now */
+  g_assert_cmpint (send (f, request_bye (SESSION, f->id)), ==, DOMYBS_BUSY);
+  g_assert_cmpint (send (f, request_bye (SESSION, f->id + 1)), ==, DOMYBS_OK);
+}
+
+static void
+test_busy_knows_repetitions (struct fixture *f, gconstpointer unused) {
+  const struct request_bytes request = request_grant (SESSION, 1, 0, 0, 10, 0, 0);
+
+  hello (f);
+  g_assert_cmpint (send (f, request), ==, DOMYBS_OK);
+  g_assert_cmpint (send_busy (f, request), ==, DOMYBS_OK);
+  g_assert_cmpuint (le64toh (answer (f).blocks), ==, 10);
+  g_assert_cmpint (send_busy (f, request_hello (1, SECTION)), ==, DOMYBS_OK);
+  g_assert_cmpint (send_busy (f, request_bye (SESSION + 1, 2)), ==, DOMYBS_BAD_SESSION);
+  g_assert_cmpint (send_busy (f, request_bye (SESSION, 3)), ==, DOMYBS_BAD_REQUEST);
+  g_assert_cmpint (send_busy (f, request_hello (0, SECTION)), ==, DOMYBS_BAD_REQUEST);
+}
+
 static void
 test_guest_reset (struct fixture *f, gconstpointer unused) {
   hello (f);
@@ -385,6 +431,8 @@ main (int argc, char **argv) {
   ADD ("statistics are kept by tag and unknown tags are ignored", test_stats);
   g_test_add_func ("/memory-device/config/has its layout", test_config);
   ADD ("config/a new target is a new generation", test_target);
+  ADD ("busy/every good request is put off and uses its id up", test_busy);
+  ADD ("busy/repetitions are answered and bad requests refused", test_busy_knows_repetitions);
   g_test_add_func ("/memory-device/config/the limit follows the size of the guest's sections", test_limit_follows_sections);
   return g_test_run ();
 }

@@ -465,6 +465,63 @@ test_random (void) {
   }
 }
 
+/* Bits of one window loaded into another: all that can be asked is the same. */
+static void
+test_load (void) {
+  struct model model, loaded;
+  GRand *rand = testing_rand ();
+
+  for (unsigned i = 0, steps = testing_steps (300); i < steps; i++) {
+    const uint32_t size = 1u << testing_below (rand, 10);
+    uint64_t usable;
+
+    model_init (&model, 1024, size);
+    model_init (&loaded, 1024, 1u << testing_below (rand, 10));
+    g_assert_true (regions_take (&loaded.regions, 0, 1)); /* what was there before goes */
+    usable = model_usable (&model);
+    for (unsigned k = 0; k < 30; k++) {
+      const uint64_t start = testing_below (rand, usable), count = 1 + testing_below (rand, MIN (usable - start, 100));
+
+      if (regions_take (&model.regions, start, count))
+        memset (model.granted + start, 1, count);
+    }
+    g_assert_true (regions_bits_fit (1024, size, model.regions.bits));
+    g_assert_true (regions_load (&loaded.regions, size, model.regions.bits));
+    memcpy (loaded.granted, model.granted, sizeof loaded.granted);
+    check (&loaded);
+    for (uint64_t block = 0; block < usable; block++) /* and so is all that can be done */
+      g_assert_cmpint (regions_give (&loaded.regions, block, 1), ==, model.granted[block]);
+    memset (loaded.granted, 0, sizeof loaded.granted);
+    check (&loaded);
+    regions_clear (&model.regions);
+    regions_clear (&loaded.regions);
+  }
+  g_rand_free (rand);
+}
+
+static void
+test_bits_fit (void) {
+  uint64_t bits[1024 / 64] = { 0 };
+
+  g_assert_true (regions_bits_fit (1024, 64, bits));
+  g_assert_true (regions_bits_fit (1024, 512, bits));
+  g_assert_false (regions_bits_fit (1024, 1024, bits)); /* one region, which is the last */
+  g_assert_false (regions_bits_fit (1024, 0, bits));
+  g_assert_false (regions_bits_fit (1024, 96, bits));
+  g_assert_false (regions_bits_fit (4096, 2048, NULL));
+  g_assert_true (regions_bits_fit (4096, 1024, NULL));
+  regions_bits_assign (bits, 959, 1, true); /* the last usable one of sections of 64 */
+  g_assert_true (regions_bits_fit (1024, 64, bits));
+  g_assert_false (regions_bits_fit (1024, 128, bits));
+  regions_bits_assign (bits, 1023, 1, true);
+  g_assert_false (regions_bits_fit (1024, 64, bits));
+  g_assert_true (regions_bits_fit (1024, 64, NULL));
+  regions_bits_assign (bits, 960, 64, false);
+  g_assert_true (regions_bits_fit (1024, 64, bits));
+  regions_bits_assign (bits, 960, 1, true);
+  g_assert_false (regions_bits_fit (1024, 64, bits));
+}
+
 int
 main (int argc, char **argv) {
   testing_init (&argc, &argv);
@@ -479,6 +536,8 @@ main (int argc, char **argv) {
   g_test_add_func ("/regions/a run is taken and given wholly or not at all", test_take_and_give_are_whole_or_nothing);
   g_test_add_func ("/regions/counting is right over borders", test_counting);
   g_test_add_func ("/regions/the cursor walks over all runs", test_cursor);
+  g_test_add_func ("/regions/loaded bits are what they were", test_load);
+  g_test_add_func ("/regions/bits that fit no window are told", test_bits_fit);
   g_test_add_func ("/regions/any operations in any order agree with one byte per block", test_random);
   return g_test_run ();
 }

@@ -114,6 +114,84 @@ test_resolve_reads_used_index (void) {
   ring_clear (&ring);
 }
 
+/* ---- a queue that another process has left ---- */
+
+static void
+test_restore (void) {
+  static const struct {
+    uint16_t next_used, in_ring;
+    enum virtqueue_restored restored;
+  } cases[] = {
+    { 5, 5, VIRTQUEUE_RESTORED },           { 5, 4, VIRTQUEUE_RESTORED_OPEN },      { 0, 0xffff, VIRTQUEUE_RESTORED_OPEN },
+    { 0xffff, 0, VIRTQUEUE_RESTORE_BROKEN }, { 5, 3, VIRTQUEUE_RESTORE_BROKEN },     { 5, 6, VIRTQUEUE_RESTORE_BROKEN },
+    { 5, 0x8005, VIRTQUEUE_RESTORE_BROKEN },
+  };
+
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    const char *why = NULL;
+    struct ring ring;
+
+    g_test_message ("case %zu", i);
+    ring_init (&ring, 8, 77);
+    ring_put16 (&ring, RING_USED + 2, cases[i].in_ring);
+    g_assert_cmpint (virtqueue_restore (&ring.vq, &ring.memory, 79, cases[i].next_used, &why), ==, cases[i].restored);
+    g_assert_cmpstr (why, ==, cases[i].restored == VIRTQUEUE_RESTORE_BROKEN ? "the used index is not ours" : NULL);
+    if (why) {
+      g_assert_cmpint (ring.vq.state, ==, VIRTQUEUE_BROKEN);
+      g_assert_cmpstr (ring.vq.broken_why, ==, why);
+    } else {
+      g_assert_cmpint (ring.vq.state, ==, VIRTQUEUE_READY);
+      g_assert_cmpuint (ring.vq.next_avail, ==, 79);
+      if (cases[i].restored == VIRTQUEUE_RESTORED_OPEN)
+        virtqueue_push (&ring.vq, 3, 9);
+      g_assert_cmpuint (ring.vq.next_used, ==, cases[i].next_used);
+      g_assert_cmpuint (ring_get16 (&ring, RING_USED + 2), ==, cases[i].next_used);
+      g_assert_true (virtqueue_should_signal (&ring.vq)); /* whoever pushed it may not have come to that */
+    }
+    ring_clear (&ring);
+  }
+}
+
+static void
+test_restore_without_rings (void) {
+  const char *why = NULL;
+  struct ring ring;
+
+  ring_init (&ring, 8, 0);
+  ring.memory.n_regions = 0;
+  g_assert_cmpint (virtqueue_restore (&ring.vq, &ring.memory, 0, 0, &why), ==, VIRTQUEUE_RESTORE_BROKEN);
+  g_assert_cmpstr (why, ==, "ring outside of the VM's RAM");
+  ring_clear (&ring);
+}
+
+static void
+test_chain_at (void) {
+  struct ring ring;
+
+  ring_init (&ring, 8, 0);
+  ring_desc (&ring, 5, 0, 10, NEXT, 2);
+  ring_desc (&ring, 2, 100, 7, WRITE, 0);
+  g_assert_cmpint (virtqueue_chain_at (&ring.vq, &ring.memory, 5, &ring.chain), ==, VIRTQUEUE_POP_CHAIN);
+  g_assert_cmpuint (ring.chain.head, ==, 5);
+  g_assert_cmpuint (ring.chain.out_bytes, ==, 10);
+  g_assert_cmpuint (ring.chain.in_bytes, ==, 7);
+  g_assert_cmpuint (ring.vq.next_avail, ==, 0); /* nothing was taken */
+  virtqueue_unresolve (&ring.vq);
+  g_assert_cmpint (virtqueue_chain_at (&ring.vq, &ring.memory, 5, &ring.chain), ==, VIRTQUEUE_POP_EMPTY);
+  ring_clear (&ring);
+
+  ring_init (&ring, 8, 0);
+  g_assert_cmpint (virtqueue_chain_at (&ring.vq, &ring.memory, 8, &ring.chain), ==, VIRTQUEUE_POP_BROKEN);
+  g_assert_cmpint (virtqueue_chain_at (&ring.vq, &ring.memory, 0, &ring.chain), ==, VIRTQUEUE_POP_BROKEN);
+  ring_clear (&ring);
+
+  ring_init (&ring, 8, 0);
+  ring_desc (&ring, 0, 0, 10, NEXT, 0);
+  g_assert_cmpint (virtqueue_chain_at (&ring.vq, &ring.memory, 0, &ring.chain), ==, VIRTQUEUE_POP_BROKEN);
+  g_assert_cmpstr (ring.vq.broken_why, ==, "chain loops");
+  ring_clear (&ring);
+}
+
 static void
 test_empty_and_idle (void) {
   struct ring ring;
@@ -476,6 +554,9 @@ main (int argc, char **argv) {
   g_test_add_func ("/virtqueue/set-up/a region mapped at an odd address is refused", test_resolve_misaligned_region);
   g_test_add_func ("/virtqueue/set-up/rings in the device's own window are refused", test_resolve_in_the_window);
   g_test_add_func ("/virtqueue/set-up/the used index is taken over from the ring", test_resolve_reads_used_index);
+  g_test_add_func ("/virtqueue/restore/the used index tells whether the last push was done", test_restore);
+  g_test_add_func ("/virtqueue/restore/rings outside of memory are refused", test_restore_without_rings);
+  g_test_add_func ("/virtqueue/restore/a chain is found by its head", test_chain_at);
   g_test_add_func ("/virtqueue/an empty or stopped queue gives nothing and takes nothing", test_empty_and_idle);
   g_test_add_func ("/virtqueue/chain/direct descriptors come out in their order", test_direct_chain);
   g_test_add_func ("/virtqueue/chain/an indirect table is followed", test_indirect_chain);

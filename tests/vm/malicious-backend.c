@@ -268,7 +268,7 @@ __wrap_virtqueue_push (struct virtqueue *vq, uint16_t head, uint32_t written) {
 static void
 signal_anyway (VhostUserSession *session, unsigned queue) {
   const uint64_t one = 1;
-  const int fd = session->queues[queue].call_fd;
+  const int fd = keeper_link_fd (session->link, session->queues[queue].call_slot);
 
   if (fd >= 0 && write (fd, &one, sizeof one) != sizeof one)
     return;
@@ -280,8 +280,31 @@ config_changed_anyway (VhostUserSession *session) {
   uint8_t message[VHU_HEADER_BYTES];
   const size_t n = vhu_encode_backend (VHU_BACKEND_CONFIG_CHANGE, false, NULL, message, sizeof message);
 
-  if (session->channel_fd >= 0 && send (session->channel_fd, message, n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)n)
+  const int fd = keeper_link_fd (session->link, session->channel_slot);
+
+  /* past the keeper, which takes a front-end that is flooded for one that does not read */
+  if (fd >= 0 && send (fd, message, n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)n)
     return;
+}
+
+/* A liar reads its lines while it plays, wherever they are. */
+gboolean __wrap_sandbox_keeper (GError **error);
+gboolean __wrap_sandbox_worker (GError **error);
+int __wrap_sandbox_become_worker (void);
+
+gboolean
+__wrap_sandbox_keeper (GError **error) {
+  return TRUE;
+}
+
+gboolean
+__wrap_sandbox_worker (GError **error) {
+  return TRUE;
+}
+
+int
+__wrap_sandbox_become_worker (void) {
+  return 0;
 }
 
 static gboolean

@@ -190,6 +190,40 @@ scene_expect_sane (Vm *vm) {
   vm_expect_within (vm, 10, scene_granted (vm) == (guint64)vm_status_number (vm, "granted-blocks"));
 }
 
+/* ---- the device ---- */
+
+void
+scene_plug_out (Vm *vm) {
+  g_autoptr (JsonNode) answer = vm_qmp (vm, "{\"execute\": \"device_del\", \"arguments\": {\"id\": \"domybs0\"}}");
+  gint64 deadline = g_get_monotonic_time () + 60 * G_USEC_PER_SEC;
+
+  for (;;) {
+    g_autoptr (GError) error = NULL;
+    g_autoptr (JsonNode) gone = NULL;
+
+    /* Two events come, the second when the whole device has gone; only then its chardev is free. */
+    vm_wait_qmp_event (vm, "DEVICE_DELETED", 60);
+    gone = vm_qmp_try (vm, &error, "{\"execute\": \"chardev-remove\", \"arguments\": {\"id\": \"domybs-chr\"}}");
+    if (gone)
+      return;
+    if (g_get_monotonic_time () > deadline)
+      vm_fail (vm, "the device's chardev is not free: %s", error->message);
+  }
+}
+
+void
+scene_plug_in (Vm *vm) {
+  g_autoptr (JsonNode) chardev = vm_qmp (
+      vm,
+      "{\"execute\": \"chardev-add\", \"arguments\": {\"id\": \"domybs-chr\", \"backend\": {\"type\": \"socket\", \"data\": "
+      "{\"server\": false, \"addr\": {\"type\": \"unix\", \"data\": {\"path\": \"%s/backend.sock\"}}}}}}",
+      vm_folder (vm));
+  g_autoptr (JsonNode) device
+      = vm_qmp (vm, "{\"execute\": \"device_add\", \"arguments\": {\"driver\": \"vhost-user-test-device-pci\", "
+                    "\"id\": \"domybs0\", \"chardev\": \"domybs-chr\", \"virtio-id\": 37, \"num_vqs\": 2, "
+                    "\"config_size\": 64, \"bus\": \"domybs-port\"}}");
+}
+
 /* ---- the window's pages ---- */
 
 void

@@ -67,6 +67,10 @@ void scene_expect_nothing_granted (Vm *vm, double seconds);
 /* The books of both sides agree, the driver is not broken, and the kernel has killed nobody and complained of nothing. */
 void scene_expect_sane (Vm *vm);
 
+/* Unplugs the device of a VM with a root_port, which takes until the guest has let go of it; and plugs in another one. */
+void scene_plug_out (Vm *vm);
+void scene_plug_in (Vm *vm);
+
 /* Guest-physical range of the window, [start, end). */
 void scene_window (Vm *vm, guint64 *ret_start, guint64 *ret_end);
 

@@ -200,38 +200,6 @@ test_pause_amid_requests (gconstpointer series) {
 /* ---- the device ---- */
 
 static void
-plug_out (Vm *vm) {
-  g_autoptr (JsonNode) answer = vm_qmp (vm, "{\"execute\": \"device_del\", \"arguments\": {\"id\": \"domybs0\"}}");
-  gint64 deadline = g_get_monotonic_time () + 60 * G_USEC_PER_SEC;
-
-  for (;;) {
-    g_autoptr (GError) error = NULL;
-    g_autoptr (JsonNode) gone = NULL;
-
-    /* Two events come, the second when the whole device has gone; only then its chardev is free. */
-    vm_wait_qmp_event (vm, "DEVICE_DELETED", 60);
-    gone = vm_qmp_try (vm, &error, "{\"execute\": \"chardev-remove\", \"arguments\": {\"id\": \"domybs-chr\"}}");
-    if (gone)
-      return;
-    if (g_get_monotonic_time () > deadline)
-      vm_fail (vm, "the device's chardev is not free: %s", error->message);
-  }
-}
-
-static void
-plug_in (Vm *vm) {
-  g_autoptr (JsonNode) chardev = vm_qmp (
-      vm,
-      "{\"execute\": \"chardev-add\", \"arguments\": {\"id\": \"domybs-chr\", \"backend\": {\"type\": \"socket\", \"data\": "
-      "{\"server\": false, \"addr\": {\"type\": \"unix\", \"data\": {\"path\": \"%s/backend.sock\"}}}}}}",
-      vm_folder (vm));
-  g_autoptr (JsonNode) device
-      = vm_qmp (vm, "{\"execute\": \"device_add\", \"arguments\": {\"driver\": \"vhost-user-test-device-pci\", "
-                    "\"id\": \"domybs0\", \"chardev\": \"domybs-chr\", \"virtio-id\": 37, \"num_vqs\": 2, "
-                    "\"config_size\": 64, \"bus\": \"domybs-port\"}}");
-}
-
-static void
 test_unplug (gconstpointer series) {
   Vm *vm = get_vm (series);
   guint fds = 0;
@@ -247,7 +215,7 @@ test_unplug (gconstpointer series) {
       /* with blocks still granted, and data in them: the driver empties them first */
       scene_free (vm, "data", "free-random 0.3 5 2M");
     }
-    plug_out (vm);
+    scene_plug_out (vm);
     g_assert_cmpuint (vm_host_memfd_bytes (vm), ==, 0);
     if (round == 0) /* the other time the next device comes at once, while sections of the last one may still be there */
       vm_expect_within (vm, 20, vm_run (vm, NULL, "grep -q domybs /proc/iomem") == 1);
@@ -256,7 +224,7 @@ test_unplug (gconstpointer series) {
       fds = vm_backend_fds (vm);
     vm_expect_within (vm, 5, vm_backend_fds (vm) <= fds);
 
-    plug_in (vm);
+    scene_plug_in (vm);
     if (round == 1) {
       scene_verify (vm, "data");
       scene_fill_end (vm, "data");

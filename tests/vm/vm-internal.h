@@ -32,6 +32,7 @@ struct Vm {
   Qmp *qmp;           /* NULL: QEMU is somebody else's */
   char *control_path; /* the back-end's control socket */
   Qmp *control;       /* connected when first used */
+  guint shots;        /* workers that were killed by the test */
   guint tag;    /* of the last request to the agent */
   double boot_seconds;
   GHashTable *jobs;    /* name → GString: output that was polled and not yet read by the test */
@@ -85,6 +86,9 @@ void vm_load_driver (Vm *vm);
 
 /* The path of scripts/lab. */
 char *vm_lab_script (void);
+
+/* How many workers of the back-end have died by themselves. 0 if it can't be asked any more. */
+gint64 vm_worker_deaths (Vm *vm);
 
 gboolean vm_watch (gpointer vm, GError **error);
 void vm_fail_with (Vm *vm, GError *error, const char *doing) G_GNUC_NORETURN;

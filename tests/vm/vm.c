@@ -510,6 +510,8 @@ vm_stop (Vm *vm) {
     vm_release (vm);
     return;
   }
+  if (vm->backend.log && !vm->expect_backend_death && vm_worker_deaths (vm))
+    vm_fail (vm, "a worker of the back-end has died");
   vm->ending = TRUE;
   if (vm_process_runs (&vm->qemu)) {
     answer = qmp_execute (vm->qmp, "{\"execute\": \"quit\"}", END_SECONDS, NULL);

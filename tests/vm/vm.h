@@ -49,7 +49,7 @@ typedef struct {
   gboolean root_port;              /* the device is behind a PCIe root port, so that it can be unplugged: device id "domybs0" */
   const char *driver_params;       /* loads virtio_domybs with these parameters after boot ("" is none); NULL: does not load it */
   gboolean expect_complaints;      /* kernel warnings (see vm_kernel_complaints) are not a failure at vm_stop */
-  gboolean expect_backend_death;   /* nor is the end of the back-end: vm_stop and waiting calls do not mind */
+  gboolean expect_backend_death;   /* nor is the end of the back-end or of its workers: vm_stop and waiting calls do not mind */
 } VmConfig;
 
 /* ---- the test program ---- */
@@ -66,7 +66,7 @@ int vm_test_run (void);
 Vm *vm_start (const VmConfig *config);
 
 /* Ends all processes, and deletes the VM's folder. Fails the test if the guest's kernel complained, or if the back-end crashed,
- * did not end in time, or ended with a failure. NULL is fine. */
+ * a worker of it died, it did not end in time, or ended with a failure. NULL is fine. */
 void vm_stop (Vm *vm);
 
 /* For a VM that several test cases use one after the other: starts it into *slot if that is empty. What is in a slot when the
@@ -188,11 +188,22 @@ gint64 vm_status_number (Vm *vm, const char *member);
  * back-end, not by its own figures. 0 if it has no window now. */
 guint64 vm_host_memfd_bytes (Vm *vm);
 
-/* Open file descriptors and resident memory (bytes) of the back-end. */
+/* Open file descriptors and resident memory (bytes) of the back-end, its keeper and its worker together. */
 guint vm_backend_fds (Vm *vm);
 guint64 vm_backend_rss (Vm *vm);
-GPid vm_backend_pid (Vm *vm);
+GPid vm_backend_pid (Vm *vm); /* the keeper */
 GPid vm_qemu_pid (Vm *vm);
+
+/* The back-end's worker that runs now, the youngest if there are two; 0: none does just now. */
+GPid vm_worker_pid (Vm *vm);
+
+/* SIGKILL to the worker, after so many microseconds, from a thread, so that the test can do something meanwhile. held: it is
+ * stopped at once, so that whoever needs it until then waits for certain. vm_shot_wait waits for the kill and until the next
+ * worker answers, and returns how many seconds that one took to do so. Deaths that are not made by this fail the test at
+ * vm_stop: what kills a worker is a bug, even where another one takes over. */
+typedef struct VmShot VmShot;
+VmShot *vm_shoot_worker (Vm *vm, gboolean held, guint after_us);
+double vm_shot_wait (VmShot *shot);
 
 /* How long a wait may take that should take so many seconds: three times that where guests are emulated, and share the processors. */
 double vm_patience (double seconds);

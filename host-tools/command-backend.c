@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Another worker for the back-ends of running VMs: of the program that runs (restart), or of the one that is installed now
+ * (upgrade). QEMU and the guest go on; what is in flight at that moment is answered by the new worker. */
+#include "ctl/resize-run.h"
+#include "ctl/vm.h"
+#include "host/launch.h"
+
+#include <string.h>
+
+/* The keeper gives a new worker 10 s to say that it can go on, and there may be another replacement before. */
+#define PATIENCE_MS 15000
+/* A new version that can't do its work dies at the guest's first request; a guest with a driver makes one every few seconds,
+ * and one that is at work many in this time. */
+#define SETTLE_MS 300
+
+typedef struct {
+  const char *verb, *done; /* "upgrade", "upgraded" */
+  gboolean upgrades, all, keep_going;
+} Order;
+
+/* What became of one. */
+typedef struct {
+  char *version_before, *version_after; /* NULL: not known */
+  gint64 took_ms;                       /* below 0: not replaced */
+} Replaced;
+
+static void
+replaced_clear (Replaced *replaced) {
+  g_free (replaced->version_before);
+  g_free (replaced->version_after);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Replaced, replaced_clear)
+
+#define REPLACED_NONE ((Replaced){ .took_ms = -1 })
+
+/* ---- one ---- */
+
+/* Whether the worker that we see is another one, and well. */
+static gboolean
+is_well (const Order *order, const VmWorker *before, const VmWorker *now, GError **error) {
+  const char *version = now->version ? now->version : "unknown";
+
+  if (now->rolled_back && (!before->rolled_back || now->deaths > before->deaths))
+    g_set_error (error, CTL_ERROR, CTL_ERROR_FAILED,
+                 "its upgrade was undone, because workers of the new version died (%s): it is at version %s again; see its log",
+                 now->last_death ? now->last_death : "cause not known", version);
+  else if (now->deaths > before->deaths)
+    g_set_error (error, CTL_ERROR, CTL_ERROR_FAILED, "its new worker (version %s) died (%s) and was replaced; see its log",
+                 version, now->last_death ? now->last_death : "cause not known");
+  else if (now->pid == before->pid && now->starts == before->starts)
+    g_set_error (error, CTL_ERROR, CTL_ERROR_FAILED,
+                 "its worker (process %" G_GUINT64_FORMAT ") is the same as before; see its log", now->pid);
+  else
+    return TRUE;
+  return FALSE;
+}
+
+/* Takes a look; new figures take the place of those in *status. */
+static gboolean
+look (ControlClient *client, VmStatus *status, GError **error) {
+  VmStatus now = { 0 };
+
+  if (!resize_status (client, &now, error))
+    return FALSE;
+  vm_status_clear (status);
+  *status = now;
+  return TRUE;
+}
+
+static gboolean
+replace (Ctl *ctl, const Order *order, ControlClient *client, Replaced *ret, GError **error) {
+  VmStatus before = { 0 }, now = { 0 };
+  const gint64 began = g_get_monotonic_time ();
+  gboolean ok
+      = look (client, &before, error) && control_client_replace (client, order->verb, launch_patience_ms (PATIENCE_MS), error);
+
+  ret->version_before = g_strdup (before.worker.version);
+  if (ok) {
+    ret->took_ms = (g_get_monotonic_time () - began + 999) / 1000;
+    ok = look (client, &now, error) && is_well (order, &before.worker, &now.worker, error);
+    if (ok && order->upgrades) {
+      ctl_wait (ctl, -1, SETTLE_MS);
+      ok = look (client, &now, error) && is_well (order, &before.worker, &now.worker, error);
+    }
+    ret->version_after = g_strdup (now.worker.version);
+  }
+  vm_status_clear (&before);
+  vm_status_clear (&now);
+  return ok;
+}
+
+static gboolean
+replace_vm (Ctl *ctl, const Order *order, Vm *vm, double share, Replaced *ret, GError **error) {
+  g_autoptr (CtlProgress) progress = ctl_progress_new (ctl, vm->label);
+  g_autoptr (ControlClient) client = NULL;
+
+  ctl_progress_show (progress, share, "waiting for its back-end's new worker");
+  client = vm_connect (vm, error);
+  if (!client)
+    return FALSE;
+  if (replace (ctl, order, client, ret, error))
+    return TRUE;
+  vm_prefix_error (vm, error);
+  return FALSE;
+}
+
+/* ---- saying it ---- */
+
+static void
+tell (Ctl *ctl, const Order *order, const Vm *vm, const Replaced *replaced) {
+  const char *before = replaced->version_before ? replaced->version_before : "unknown";
+  const char *after = replaced->version_after ? replaced->version_after : "unknown";
+
+  if (strcmp (before, after) != 0)
+    ctl_say (ctl, "Domain '%s': back-end %s, %s → %s, in %" G_GINT64_FORMAT " ms (its guest waited at most that long).",
+             vm->label, order->done, before, after, replaced->took_ms);
+  else
+    ctl_say (ctl, "Domain '%s': back-end %s, %s %s, in %" G_GINT64_FORMAT " ms (its guest waited at most that long).",
+             vm->label, order->done, order->upgrades ? "still version" : "version", after, replaced->took_ms);
+}
+
+/* tried FALSE: it was left out, because one before it failed. */
+static void
+json_replaced (Ctl *ctl, const Vm *vm, const Replaced *replaced, gboolean tried, const GError *problem) {
+  JsonBuilder *builder = ctl_json (ctl);
+
+  if (!builder)
+    return;
+  json_builder_begin_object (builder);
+  ctl_json_string (ctl, "domain", vm->name);
+  ctl_json_string (ctl, "uuid", vm->uuid);
+  ctl_json_string (ctl, "result", !tried ? "not-tried" : problem ? "failed" : "done");
+  ctl_json_string (ctl, "version-before", replaced->version_before);
+  ctl_json_string (ctl, "version-after", replaced->version_after);
+  if (replaced->took_ms >= 0)
+    ctl_json_int (ctl, "took-ms", replaced->took_ms);
+  else
+    ctl_json_null (ctl, "took-ms");
+  json_builder_set_member_name (builder, "problem");
+  if (problem) {
+    json_builder_begin_object (builder);
+    ctl_json_string (ctl, "code", ctl_error_name (problem->code));
+    ctl_json_string (ctl, "message", problem->message);
+    json_builder_end_object (builder);
+  } else {
+    json_builder_add_null_value (builder);
+  }
+  json_builder_end_object (builder);
+}
+
+/* ---- one after the other ---- */
+
+/* Counts, and the first reason. */
+typedef struct {
+  unsigned done, failed, not_tried;
+  GError *first;
+} Sum;
+
+static void
+add_failure (Ctl *ctl, const Order *order, Sum *sum, GError *reason) {
+  sum->failed++;
+  /* Where it ends with this one, its end is told by it */
+  if (order->all && order->keep_going)
+    ctl_warn (ctl, "%s", reason->message);
+  if (sum->first)
+    g_error_free (reason);
+  else
+    sum->first = reason;
+}
+
+static gboolean
+conclude (Ctl *ctl, const Order *order, Sum *sum, GError **error) {
+  const unsigned all = sum->done + sum->failed + sum->not_tried;
+
+  if (!order->all && sum->first) {
+    g_propagate_error (error, sum->first);
+    return FALSE;
+  }
+  if (ctl->interrupted && sum->not_tried) {
+    g_clear_error (&sum->first);
+    g_set_error (error, CTL_ERROR, CTL_ERROR_INCOMPLETE, "%u of %u back-ends %s, %u not tried any more; do it again", sum->done,
+                 all, order->done, sum->not_tried);
+    return FALSE;
+  }
+  if (!sum->first) {
+    if (order->all && !all)
+      ctl_say (ctl, "No running domain has the memory device.");
+    return TRUE;
+  }
+  if (order->keep_going)
+    g_set_error (error, CTL_ERROR, CTL_ERROR_INCOMPLETE, "%u of %u back-ends %s, %u failed; the first of those: %s", sum->done,
+                 all, order->done, sum->failed, sum->first->message);
+  else
+    g_set_error (error, CTL_ERROR, CTL_ERROR_INCOMPLETE,
+                 "%s (%u of %u back-ends %s, %u not tried; --keep-going goes on after a failure)", sum->first->message,
+                 sum->done, all, order->done, sum->not_tried);
+  g_clear_error (&sum->first);
+  return FALSE;
+}
+
+static gboolean
+run (Ctl *ctl, const Order *order, GPtrArray *vms, GError **error) {
+  JsonBuilder *builder = ctl_json (ctl);
+  Sum sum = { 0 };
+
+  ctl_json_string (ctl, "action", order->verb);
+  if (builder) {
+    json_builder_set_member_name (builder, "domains");
+    json_builder_begin_array (builder);
+  }
+  ctl_interrupt_begin (ctl);
+  for (unsigned i = 0; i < vms->len; i++) {
+    const gboolean tried = !ctl_interrupted (ctl) && (!sum.failed || order->keep_going);
+    g_auto (Replaced) replaced = REPLACED_NONE;
+    g_autoptr (GError) reason = NULL;
+    Vm *vm = vms->pdata[i];
+
+    if (!tried) {
+      sum.not_tried++;
+    } else if (replace_vm (ctl, order, vm, (double)i / vms->len, &replaced, &reason)) {
+      sum.done++;
+      tell (ctl, order, vm, &replaced);
+    }
+    json_replaced (ctl, vm, &replaced, tried, reason);
+    if (reason)
+      add_failure (ctl, order, &sum, g_steal_pointer (&reason));
+  }
+  ctl_interrupt_end (ctl);
+  if (builder)
+    json_builder_end_array (builder);
+  return conclude (ctl, order, &sum, error);
+}
+
+/* ---- which ---- */
+
+static GPtrArray *
+find_one (ctl_connect_t *connection, const char *name, GError **error) {
+  g_autoptr (GPtrArray) vms = g_ptr_array_new_with_free_func ((GDestroyNotify)vm_free);
+  g_autoptr (ctl_domain_t) domain = ctl_domain_find (connection, name, error);
+  Vm *vm = domain ? vm_read (domain, error) : NULL;
+
+  if (!vm)
+    return NULL;
+  g_ptr_array_add (vms, vm);
+  return g_steal_pointer (&vms);
+}
+
+/* Those that should have a back-end now; one about which that can't be said is among them. */
+static GPtrArray *
+find_all (ctl_connect_t *connection, GError **error) {
+  GPtrArray *vms = vm_gather (connection, FALSE, error);
+
+  for (unsigned i = 0; vms && i < vms->len;) {
+    const Vm *vm = vms->pdata[i];
+
+    if (vm->id >= 0 && (vm->problem || (vm->attached && vm->memory.present)))
+      i++;
+    else
+      g_ptr_array_remove_index (vms, i);
+  }
+  return vms;
+}
+
+static gboolean
+read_order (int argc, char **argv, Order *order, GError **error) {
+  static const char usage[] = "usage: domybsctl backend restart|upgrade DOMAIN|--all";
+
+  order->verb = argv[0];
+  order->upgrades = strcmp (argv[0], "upgrade") == 0;
+  order->done = order->upgrades ? "upgraded" : "restarted";
+  if (!order->upgrades && strcmp (argv[0], "restart") != 0)
+    g_set_error (error, CTL_ERROR, CTL_ERROR_USAGE, "backend: '%s' is neither restart nor upgrade; %s", argv[0], usage);
+  else if (order->all ? argc > 1 : argc < 2)
+    g_set_error (error, CTL_ERROR, CTL_ERROR_USAGE, "backend %s: %s; %s", argv[0],
+                 order->all ? "a domain and --all can't both be" : "a domain is missing, or --all", usage);
+  else
+    return TRUE;
+  return FALSE;
+}
+
+gboolean
+command_backend (Ctl *ctl, int argc, char **argv, GError **error) {
+  Order order = { 0 };
+  const GOptionEntry entries[] = {
+    { "all", 'a', 0, G_OPTION_ARG_NONE, &order.all, "Of all running domains that have the device, one after the other", NULL },
+    { "keep-going", 'k', 0, G_OPTION_ARG_NONE, &order.keep_going, "Go on with the others after a failure", NULL },
+    G_OPTION_ENTRY_NULL,
+  };
+  g_autoptr (ctl_connect_t) connection = NULL;
+  g_autoptr (GPtrArray) vms = NULL;
+
+  if (!ctl_parse (ctl, entries, &argc, &argv, 1, 2, error) || !read_order (argc, argv, &order, error))
+    return FALSE;
+  connection = ctl_connect (ctl, CTL_READS, error);
+  if (connection)
+    vms = order.all ? find_all (connection, error) : find_one (connection, argv[1], error);
+  return vms && run (ctl, &order, vms, error);
+}
