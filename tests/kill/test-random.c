@@ -78,8 +78,6 @@ random_kills (gconstpointer data) {
   }
   stage_check (&stage);
   stage_report (&stage);
-  if (wanted >= 100) /* the goal, where there are enough of them to speak of a hundredth */
-    g_assert_cmpint (reaper_quantile (stage.reaper.blackouts, 0.99), <=, 100000 * (fe_patience_ms () / 5000));
   stage_end (&stage);
 }
 
