@@ -118,6 +118,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
   if (!device_state_check (image.memory, bytes, IMAGE_WINDOW)) {
     device_state_attach (&image.state, image.memory);
     sink += live_on (&image, &input);
+    (void)sink;
   }
   image_clear (&image);
   return 0;
