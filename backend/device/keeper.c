@@ -237,6 +237,8 @@ static void __attribute__ ((noreturn))
 be_worker (int program, int fd, pid_t keeper) {
   int error;
 
+  if (k.options->listen_fd > KEEPER_WORKER_FD)
+    close (k.options->listen_fd); /* now, not when the program begins: nobody may listen who has no keeper any more */
   sigprocmask (SIG_SETMASK, &k.old_mask, NULL);
   if (fd == KEEPER_WORKER_FD ? fcntl (fd, F_SETFD, 0) < 0 : dup2 (fd, KEEPER_WORKER_FD) < 0)
     _exit (KEEPER_EXIT_CANT);

@@ -23,6 +23,7 @@
 /* How long a connection may outlast its QEMU: the back-end has to see it first, on a busy host. */
 #define DISCONNECT_TIMEOUT_MS 2000
 #define DISCONNECT_POLL_MS 10
+#define FOREIGN_TIMEOUT_MS 200
 /* Longer than a stop of the same VM can take. */
 #define LOCK_TIMEOUT_MS 30000
 #define LOCK_POLL_MS 10
@@ -280,10 +281,20 @@ remove_folder (const Place *place, GError **error) {
          || fail_errno (error, "remove the folder", folder);
 }
 
-/* Somebody else than a back-end of ours listens. */
+/* Somebody else than a back-end of ours listens, and goes on listening: what a back-end that was killed had begun to start may
+ * have its socket for a moment. */
 static gboolean
 is_foreign (const Place *place) {
-  return place->process.pidfd < 0 && (unix_socket_state (place->socket_path) & UNIX_SOCKET_LISTENS);
+  const gint64 deadline = g_get_monotonic_time () + FOREIGN_TIMEOUT_MS * (gint64)1000;
+
+  if (place->process.pidfd >= 0)
+    return FALSE;
+  while (unix_socket_state (place->socket_path) & UNIX_SOCKET_LISTENS) {
+    if (g_get_monotonic_time () > deadline)
+      return TRUE;
+    g_usleep (LISTEN_POLL_MS * 1000);
+  }
+  return FALSE;
 }
 
 gboolean

@@ -174,9 +174,15 @@ place_folders (void) {
 unsigned
 place_process_count (void) {
   g_autofree char *run = place_path ("");
-  g_autoptr (GArray) pids = find_processes (run);
 
-  return pids->len;
+  /* What is about to become a worker, or has just been ended, may look like a back-end for a moment. */
+  for (int tries = 100;; tries--) {
+    g_autoptr (GArray) pids = find_processes (run);
+
+    if (pids->len <= 1 || tries == 0)
+      return pids->len;
+    g_usleep (10 * 1000);
+  }
 }
 
 char *

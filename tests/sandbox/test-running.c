@@ -189,12 +189,14 @@ test_keeper_forbidden (void) {
   }
   fe_must (fe, fe_open (fe, backend->socket_path));
   for (size_t i = 0; i < G_N_ELEMENTS (calls); i++) {
-    long result = 0;
+    long result = calls[i];
 
-    if (!make_call (backend->pid, calls[i], &result)) {
-      g_test_skip ("no ptrace here");
-      return;
-    }
+    /* Where the step ends before the call, as it does when a signal comes at that moment, the register still has its number. */
+    for (int tries = 0; tries < 20 && result == calls[i]; tries++)
+      if (!make_call (backend->pid, calls[i], &result)) {
+        g_test_skip ("no ptrace here");
+        return;
+      }
     g_assert_cmpint (result, ==, -ENOSYS);
     fe_must (fe, fe_grant (fe, 1, DOMYBS_HINT_ANY, 0, 0, 0, &answer));
     g_assert_cmpuint (answer.granted, ==, i + 1);
