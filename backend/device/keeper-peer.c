@@ -321,6 +321,13 @@ keeper_peer_poll_fds (struct pollfd *fds, int64_t now_ms) {
   fds[2] = (struct pollfd){ .fd = is_wanted (&peer.channel) ? peer.channel.fd : -1, .events = POLLIN };
 }
 
+static bool
+has_hung_up (int fd) {
+  struct pollfd pfd = { fd, POLLRDHUP, 0 };
+
+  return poll (&pfd, 1, 0) > 0 && (pfd.revents & (POLLRDHUP | POLLHUP));
+}
+
 void
 keeper_peer_turn (const struct pollfd *fds, int64_t now_ms) {
   if (fds[1].revents && peer.n_out)
@@ -331,7 +338,11 @@ keeper_peer_turn (const struct pollfd *fds, int64_t now_ms) {
     read_stream (&peer.channel);
   if (fds[0].revents)
     accept_front_end (now_ms);
-  if (peer.waiting_fd >= 0 && now_ms >= peer.waiting_until) {
+  if (peer.waiting_fd >= 0 && now_ms >= peer.waiting_until && has_hung_up (peer.main.fd)
+      && !has_hung_up (peer.waiting_fd)) {
+    /* The place is free as soon as a worker has seen that; the next one starts, or is slow. */
+    peer.waiting_until = now_ms + WAIT_FOR_FIRST_MS;
+  } else if (peer.waiting_fd >= 0 && now_ms >= peer.waiting_until) {
     keeper_log ("warning: a second front-end was turned away: one device is for one VM");
     close (peer.waiting_fd);
     peer.waiting_fd = -1;
