@@ -13,7 +13,9 @@ guest_void_books (struct guest *guest) {
   guest->last_stat = 0;
   guest->config_event_generation = 0;
   guest->config_due = guest->reclaim_due = false;
-  guest->reclaims_asked = guest->reclaims_got = 0;
+  /* one that was asked for and did not get through yet goes to the next session */
+  guest->reclaims_asked -= guest->reclaims_got;
+  guest->reclaims_got = 0;
   memset (guest->keys, 0, sizeof guest->keys);
   memset (guest->leaving, 0, sizeof guest->leaving);
   memset (guest->past, 0, sizeof guest->past);
