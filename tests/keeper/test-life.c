@@ -403,18 +403,6 @@ deaths_while_replacing (void) {
   g_assert_cmpuint (hand->hello.deaths, ==, 3);
   good (hand);
 
-  /* the new one says that it is ready, and dies */
-  replace (hand, KEEPER_PROGRAM_SAME);
-  next = rig_worker (rig);
-  kill (rig->pid, SIGSTOP);
-  hand_check (next);
-  hand_kill (next);
-  hand_free (next);
-  kill (rig->pid, SIGCONT);
-  next = hand;
-  hand = rig_running_worker (rig);
-  g_assert_true (peer_is_closed (next->control, PATIENCE_MS));
-  hand_free (next);
   g_assert_true (rig_no_worker (rig, 50));
   hand_free (hand);
 }
