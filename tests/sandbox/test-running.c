@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -106,113 +105,10 @@ test_worker (struct rig *rig, const void *data) {
   g_assert_cmpuint (smaps_sum (pid, "Private_Dirty:"), <, PRIVATE_KIB_MAX);
 }
 
-#ifdef __x86_64__
-/* Has the process, which waits in a system call, make this one instead, as who took it over would, and then wait again. Its
- * result may never come. FALSE: not allowed here. */
-static gboolean
-make_call (pid_t pid, long call, long *ret_result) {
-  struct user_regs_struct registers, before;
-
-  if (ptrace (PTRACE_SEIZE, pid, NULL, NULL) < 0)
-    return FALSE;
-  g_assert_no_errno (ptrace (PTRACE_INTERRUPT, pid, NULL, NULL));
-  g_assert_no_errno (waitpid (pid, NULL, __WALL));
-  g_assert_no_errno (ptrace (PTRACE_GETREGS, pid, NULL, &before));
-  before.rip -= 2; /* back onto the instruction that it waits in */
-  before.rax = before.orig_rax;
-  before.orig_rax = ~0ull; /* it is no restart of a call to the kernel */
-  registers = before;
-  registers.rax = (unsigned long long)call;
-  registers.rdi = registers.rsi = registers.rdx = registers.r10 = registers.r8 = registers.r9 = 0;
-  g_assert_no_errno (ptrace (PTRACE_SETREGS, pid, NULL, &registers));
-  g_assert_no_errno (ptrace (PTRACE_SINGLESTEP, pid, NULL, NULL));
-  g_assert_no_errno (waitpid (pid, NULL, __WALL));
-  if (ptrace (PTRACE_GETREGS, pid, NULL, &registers) < 0)
-    return TRUE; /* it is over */
-  *ret_result = (long)registers.rax;
-  g_assert_no_errno (ptrace (PTRACE_SETREGS, pid, NULL, &before));
-  g_assert_no_errno (ptrace (PTRACE_DETACH, pid, NULL, NULL));
-  return TRUE;
-}
-
-/* Each of these ends it, QEMU's connection and the guest's blocks stay. A request between two deaths is what keeps them from
- * being a crash loop. */
-static void
-test_forbidden (void) {
-  static const long calls[] = { SYS_socket, SYS_execve, SYS_openat, SYS_fork, SYS_ptrace, SYS_setuid, SYS_kill };
-  static const char *const arguments[] = { "--window=2G", NULL };
-  g_autoptr (backend_t) backend = backend_start (arguments);
-  g_autoptr (fe_t) fe = fe_new ();
-  struct fe_answer answer;
-
-  fe_must (fe, fe_open (fe, backend->socket_path)); /* by then it is all there, also what it is instrumented with */
-  if (backend_is_instrumented (backend)) {
-    g_test_skip ("sanitised programs have no filters");
-    return;
-  }
-  fe_must (fe, fe_grant (fe, 8, DOMYBS_HINT_ANY, 0, 0, 0, &answer));
-  g_assert_cmpuint (answer.blocks, ==, 8);
-  for (size_t i = 0; i < G_N_ELEMENTS (calls); i++) {
-    const pid_t worker = backend_worker (backend);
-    long result = 0;
-    g_autoptr (JsonNode) node = NULL;
-    JsonObject *status;
-
-    g_assert_cmpint (worker, >, 0);
-    if (!make_call (worker, calls[i], &result)) {
-      g_test_skip ("no ptrace here");
-      return;
-    }
-    if (backend_wait_worker (backend, worker, fe_patience_ms ()) == 0)
-      g_error ("the worker survives system call %ld, or nobody comes after it", calls[i]);
-    node = backend_control_again (backend, "{\"execute\":\"status\"}");
-    status = json_object_get_object_member (json_object_get_object_member (json_node_get_object (node), "return"), "worker");
-    g_assert_cmpstr (json_object_get_string_member (status, "last-death"), ==, "signal 31 (Bad system call)");
-    g_assert_cmpint (json_object_get_int_member (status, "deaths"), ==, (int)i + 1);
-    fe_must (fe, fe_grant (fe, 1, DOMYBS_HINT_ANY, 0, 0, 0, &answer));
-    g_assert_cmpuint (answer.granted, ==, 9 + i);
-  }
-}
-
-/* The keeper lives on, and works: to it the call is missing. */
-static void
-test_keeper_forbidden (void) {
-  static const long calls[] = { SYS_socket, SYS_execve, SYS_ptrace, SYS_setuid };
-  static const char *const arguments[] = { "--window=2G", NULL };
-  g_autoptr (backend_t) backend = backend_start (arguments);
-  g_autoptr (fe_t) fe = fe_new ();
-  struct fe_answer answer;
-
-  fe_must (fe, fe_open (fe, backend->socket_path)); /* by then it is all there, also what it is instrumented with */
-  if (backend_is_instrumented (backend)) {
-    g_test_skip ("sanitised programs have no filters");
-    return;
-  }
-  for (size_t i = 0; i < G_N_ELEMENTS (calls); i++) {
-    long result = calls[i];
-
-    /* Where the step ends before the call, as it does when a signal comes at that moment, the register still has its number. */
-    for (int tries = 0; tries < 20 && result == calls[i]; tries++)
-      if (!make_call (backend->pid, calls[i], &result)) {
-        g_test_skip ("no ptrace here");
-        return;
-      }
-    g_assert_cmpint (result, ==, -ENOSYS);
-    fe_must (fe, fe_grant (fe, 1, DOMYBS_HINT_ANY, 0, 0, 0, &answer));
-    g_assert_cmpuint (answer.granted, ==, i + 1);
-  }
-  g_assert_true (backend_is_alive (backend));
-}
-#endif
-
 int
 main (int argc, char **argv) {
   g_test_init (&argc, &argv, NULL);
   rig_add ("/sandbox/running/keeper", test_keeper, NULL);
   rig_add ("/sandbox/running/worker", test_worker, NULL);
-#ifdef __x86_64__
-  g_test_add_func ("/sandbox/running/forbidden", test_forbidden);
-  g_test_add_func ("/sandbox/running/keeper-forbidden", test_keeper_forbidden);
-#endif
   return rig_run ();
 }
