@@ -1,15 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The sandbox of a back-end that runs: what the kernel says of its two processes, and what becomes of a worker that calls
- * what it may not. */
+/* The sandbox of a back-end that runs: what the kernel says of its two processes. test-calls makes the calls themselves. */
 #include "rig.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <sys/user.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 /* Private memory, of the keeper and of a worker, that is not shared with the back-ends of other VMs. */
