@@ -188,7 +188,7 @@ struct domybs {
   u32 sections; /* usable ones: the window's last section is not among them */
   u32 grow_min;
   int node;
-  struct memory_dev_type *memory_type;
+  bool in_tier; /* node is in the memory tier of its own */
   char resource_name[32];
 
   struct mutex hotplug;
@@ -364,6 +364,10 @@ int domybs_hotplug_add (struct domybs *d, u32 s);
 int domybs_hotplug_remove (struct domybs *d, u32 s);
 /* Removes what sections there still are, now or as soon as it can be; then domybs_sections_exit(). */
 void domybs_hotplug_bury (struct domybs *d);
+
+/* Probe, of a device without a window: whether that may be for want of room while another one is being buried. Then the device is
+ * probed again after that. */
+bool domybs_hotplug_again (struct virtio_device *vdev);
 
 /* ---- blocks: all with `hotplug` held, unless said otherwise ---- */
 void domybs_block_set (struct domybs *d, u64 block, enum domybs_block_state state);

@@ -10,8 +10,8 @@
  * Adding and removing sections waits for the kernel's hotplug lock, and whoever unplugs our device through ACPI holds that lock
  * while he waits for us. So these two run on a workqueue, and the worker, which an unplug needs for getting everything back,
  * stops waiting for them once the device is being removed. (Writing to the sysfs file only tries the lock.) What is left of the
- * sections then is buried by the workqueue when the lock is free again: offline or wholly taken sections, nothing in them is
- * anybody's.
+ * sections then is buried by another workqueue when the lock is free again: offline or wholly taken sections, nothing in them is
+ * anybody's. The next device may be there before that is done. It leaves the places of such sections alone until they are free.
  */
 #include <linux/delay.h>
 #include <linux/err.h>
@@ -22,6 +22,7 @@
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/mount.h>
+#include <linux/pci.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/workqueue.h>
@@ -30,9 +31,11 @@
 #include "domybs-drv.h"
 
 #define DOMYBS_STATE_RETRIES 200 /* × 10 ms: somebody else's hotplug operation holds the lock */
-#define DOMYBS_BURY_RETRIES 300  /* × 100 ms */
+#define DOMYBS_BURY_RETRIES 300  /* × 100 ms, then slower */
+#define DOMYBS_AGAIN_WAIT 600 /* × 100 ms */
 
-static struct workqueue_struct *domybs_hotplug_queue;
+static struct workqueue_struct *domybs_hotplug_queue, *domybs_burial_queue;
+static atomic_t domybs_burials; /* under way */
 
 static void
 domybs_section_blocks_set (struct domybs *d, u32 s, enum domybs_block_state from, enum domybs_block_state to) {
@@ -333,40 +336,50 @@ domybs_hotplug_remove (struct domybs *d, u32 s) {
 
 /* ---- burial ---- */
 
-/* When the PCI device goes, its BAR's resource goes, and with it what we had registered inside; offlining wants to find it. */
+/* When the PCI device goes, its BAR's resource goes, and with it what we had registered inside; offlining wants to find it. And
+ * the kernel may look for room for the next device at any time: it must not put a BAR on top of a section, which could never be
+ * removed then. So all come back at once. If they leave no room for the next device's window, it comes later (again, below). */
 static void
-domybs_resource_restore (struct domybs *d, u32 s) {
-  u64 start = domybs_section_phys (d, s), bytes = domybs_section_bytes (d);
+domybs_resources_restore (struct domybs *d) {
+  u64 bytes = domybs_section_bytes (d);
+  u32 s;
 
-  if (region_intersects (start, bytes, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) == REGION_DISJOINT)
-    __request_region (&iomem_resource, start, bytes, d->resource_name,
-                      IORESOURCE_SYSTEM_RAM | IORESOURCE_SYSRAM_DRIVER_MANAGED);
+  for (s = 0; s < d->sections; s++) {
+    u64 start = domybs_section_phys (d, s);
+
+    if (d->section[s].state != DOMYBS_SECTION_ABSENT
+        && region_intersects (start, bytes, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) == REGION_DISJOINT)
+      __request_region (&iomem_resource, start, bytes, d->resource_name,
+                        IORESOURCE_SYSTEM_RAM | IORESOURCE_SYSRAM_DRIVER_MANAGED);
+  }
 }
 
 static void
 domybs_bury_work (struct work_struct *work) {
   struct domybs *d = container_of (work, struct domybs, bury_work);
-  u32 s, left = 0, tries;
+  u32 s, left, tries;
 
-  for (tries = 0; tries < DOMYBS_BURY_RETRIES; tries++) {
+  flush_work (&d->hotplug_work);
+  for (tries = 0;; tries++) {
     left = 0;
-    for (s = 0; s < d->sections; s++) {
-      if (d->section[s].state == DOMYBS_SECTION_ABSENT)
-        continue;
-      if (tries)
-        domybs_resource_restore (d, s);
-      left += domybs_remove_now (d, s) != 0;
-    }
+    domybs_resources_restore (d);
+    for (s = 0; s < d->sections; s++)
+      if (d->section[s].state != DOMYBS_SECTION_ABSENT)
+        left += domybs_remove_now (d, s) != 0;
     if (!left)
       break;
-    msleep (100);
-  }
-  if (left) {
-    /* The notifier stays, so that nobody brings them online again. */
-    dev_crit (d->dev, "%u sections of the removed device cannot be removed\n", left);
-    return;
+    if (tries == DOMYBS_BURY_RETRIES)
+      dev_crit (d->dev, "%u sections of the removed device cannot be removed now\n", left);
+    /* The notifier stays meanwhile, so that nobody brings them online again. */
+    if (tries >= DOMYBS_BURY_RETRIES && !d->module_held) {
+      atomic_dec (&domybs_burials);
+      return;
+    }
+    if (tries) /* the first time we waited for the lock, and meanwhile the resources went */
+      msleep (tries < DOMYBS_BURY_RETRIES ? 100 : 1000);
   }
   domybs_sections_exit (d);
+  atomic_dec (&domybs_burials);
   spin_lock_irq (&d->lock);
   d->buried = true;
   spin_unlock_irq (&d->lock);
@@ -377,9 +390,52 @@ domybs_bury_work (struct work_struct *work) {
 void
 domybs_hotplug_bury (struct domybs *d) {
   kref_get (&d->ref);
-  queue_work (domybs_hotplug_queue, &d->bury_work);
+  atomic_inc (&domybs_burials);
+  queue_work (domybs_burial_queue, &d->bury_work);
   /* Unless it is the ACPI that removes the device, there is no reason to leave it for later. */
   wait_event_timeout (d->hotplug_wait, READ_ONCE (d->buried), HZ / 2);
+}
+
+/* ---- a device that found no room for its window because of a burial ---- */
+
+struct domybs_again {
+  struct work_struct work;
+  struct pci_dev *pci;
+};
+
+/* Has the kernel find the device anew, as `remove` and `rescan` in sysfs do, once the last one's sections have gone. */
+static void
+domybs_again_work (struct work_struct *work) {
+  struct domybs_again *again = container_of (work, struct domybs_again, work);
+  struct pci_dev *pci = again->pci, *there;
+  u32 i;
+
+  for (i = 0; i < DOMYBS_AGAIN_WAIT && atomic_read (&domybs_burials); i++)
+    msleep (100);
+  pci_lock_rescan_remove ();
+  there = pci_get_slot (pci->bus, pci->devfn);
+  if (there == pci) { /* it may have been unplugged meanwhile */
+    pci_stop_and_remove_bus_device (pci);
+    pci_rescan_bus (pci->bus);
+  }
+  pci_unlock_rescan_remove ();
+  pci_dev_put (there);
+  pci_dev_put (pci);
+  kfree (again);
+}
+
+bool
+domybs_hotplug_again (struct virtio_device *vdev) {
+  struct domybs_again *again;
+
+  if (!atomic_read (&domybs_burials) || !dev_is_pci (vdev->dev.parent))
+    return false;
+  again = kzalloc (sizeof *again, GFP_KERNEL);
+  if (!again)
+    return false;
+  INIT_WORK (&again->work, domybs_again_work);
+  again->pci = pci_dev_get (to_pci_dev (vdev->dev.parent));
+  return queue_work (domybs_burial_queue, &again->work);
 }
 
 int
@@ -407,10 +463,18 @@ int
 domybs_hotplug_module_init (void) {
   /* MEM_RECLAIM: it has a thread of its own from the start, because it is needed most when a new one cannot be had. */
   domybs_hotplug_queue = alloc_ordered_workqueue ("domybs", WQ_MEM_RECLAIM);
-  return domybs_hotplug_queue ? 0 : -ENOMEM;
+  if (!domybs_hotplug_queue)
+    return -ENOMEM;
+  domybs_burial_queue = alloc_workqueue ("domybs-burial", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+  if (!domybs_burial_queue) {
+    destroy_workqueue (domybs_hotplug_queue);
+    return -ENOMEM;
+  }
+  return 0;
 }
 
 void
 domybs_hotplug_module_exit (void) {
+  destroy_workqueue (domybs_burial_queue);
   destroy_workqueue (domybs_hotplug_queue);
 }

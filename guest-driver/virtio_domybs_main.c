@@ -196,7 +196,10 @@ domybs_config_check (struct domybs *d) {
     return -EINVAL;
   }
   if (!virtio_get_shm_region (vdev, &region, DOMYBS_SHM_WINDOW) || !region.len) {
-    dev_err (d->dev, "no shared memory region %u, so no window\n", DOMYBS_SHM_WINDOW);
+    if (domybs_hotplug_again (vdev))
+      dev_info (d->dev, "no room for the window while memory of the last device is there: tried again when that has gone\n");
+    else
+      dev_err (d->dev, "no shared memory region %u, so no window\n", DOMYBS_SHM_WINDOW);
     return -EINVAL;
   }
   d->window_phys = region.addr;

@@ -47,12 +47,19 @@ domybs_section_set (struct domybs *d, u32 s, enum domybs_section_state state) {
 
 /* ---- spares ---- */
 
+/* Whether a section can be added there: nothing of ours is on its way back to the host, and nothing of a device that was
+ * unplugged, whose address the window has now, waits for its burial. */
+static bool
+domybs_place_is_free (struct domybs *d, u32 s) {
+  return !d->section[s].count[DOMYBS_BLOCK_PARKED] && !pfn_valid (PHYS_PFN (domybs_section_phys (d, s)));
+}
+
 static u32
 domybs_section_find (struct domybs *d, enum domybs_section_state state) {
   u32 s;
 
   for (s = 0; s < d->sections; s++)
-    if (d->section[s].state == state && !(state == DOMYBS_SECTION_ABSENT && d->section[s].count[DOMYBS_BLOCK_PARKED]))
+    if (d->section[s].state == state && (state != DOMYBS_SECTION_ABSENT || domybs_place_is_free (d, s)))
       return s;
   return DOMYBS_SECTION_NONE;
 }
@@ -239,13 +246,58 @@ module_param_named (demote, domybs_demote, bool, 0444);
 MODULE_PARM_DESC (demote,
                   "where the window is a NUMA node of its own, let the kernel move cold pages there (numa/demotion_enabled)");
 
+/*
+ * The tier of the nodes that we are the only ones to bring memory to. It belongs to all our devices together, and a node is in
+ * it from the first of them to the last: a device that is plugged in right after another was unplugged comes while the other's
+ * sections are still being removed. The kernel puts memory that arrives without a tier into the one of ordinary memory, where
+ * the node stays until the next boot, and moves nothing there any more.
+ */
+static DEFINE_MUTEX (domybs_tier_lock);
+static struct memory_dev_type *domybs_tier;
+static unsigned int domybs_tier_users, domybs_tier_users_of[MAX_NUMNODES];
+
+static bool
+domybs_tier_enter (struct domybs *d) {
+  bool good = true;
+
+  mutex_lock (&domybs_tier_lock);
+  if (!domybs_tier_users_of[d->node] && (node_state (d->node, N_MEMORY) || node_state (d->node, N_CPU))) {
+    good = false;
+  } else if (!domybs_tier_users) {
+    domybs_tier = alloc_memory_type (DOMYBS_ADISTANCE);
+    good = !IS_ERR_OR_NULL (domybs_tier);
+    if (!good)
+      dev_warn (d->dev, "no memory tier of its own for node %d\n", d->node);
+  }
+  if (good) {
+    domybs_tier_users++;
+    if (!domybs_tier_users_of[d->node]++) /* this must be said before its first memory arrives */
+      init_node_memory_type (d->node, domybs_tier);
+  }
+  mutex_unlock (&domybs_tier_lock);
+  return good;
+}
+
+static void
+domybs_tier_leave (struct domybs *d) {
+  if (!d->in_tier)
+    return;
+  d->in_tier = false;
+  mutex_lock (&domybs_tier_lock);
+  if (!--domybs_tier_users_of[d->node])
+    clear_node_memory_type (d->node, domybs_tier);
+  if (!--domybs_tier_users)
+    domybs_put_memory_type (domybs_tier);
+  mutex_unlock (&domybs_tier_lock);
+}
+
 /* Programs fill their own node first. Only demotion gets anything out of it again without swap, and the kernel's own memory can
  * be nowhere else. */
 void
 domybs_demotion_allow (struct domybs *d) {
   int rc;
 
-  if (!d->memory_type || !domybs_demote)
+  if (!d->in_tier || !domybs_demote)
     return;
   rc = domybs_sysfs_write (d, "kernel/mm/numa/demotion_enabled", "1");
   if (rc)
@@ -269,16 +321,7 @@ domybs_node_choose (struct domybs *d, u16 flags, u32 pxm) {
     if (flags & DOMYBS_CONFIG_F_NUMA_NODE)
       dev_info (d->dev, "the VM has no NUMA node for proximity domain %u, memory goes to node %d\n", pxm, d->node);
   }
-  if (node_state (d->node, N_MEMORY) || node_state (d->node, N_CPU))
-    return;
-  /* A node of our own becomes a tier of its own; this must be said before its first memory arrives. */
-  d->memory_type = alloc_memory_type (DOMYBS_ADISTANCE);
-  if (IS_ERR_OR_NULL (d->memory_type)) {
-    dev_warn (d->dev, "no memory tier of its own for node %d\n", d->node);
-    d->memory_type = NULL;
-    return;
-  }
-  init_node_memory_type (d->node, d->memory_type);
+  d->in_tier = domybs_tier_enter (d);
 }
 
 int
@@ -306,14 +349,11 @@ domybs_sections_init (struct domybs *d) {
   domybs_node_choose (d, flags, pxm);
   rc = domybs_hotplug_init (d);
   if (rc)
-    goto out_type;
+    goto out_tier;
   return 0;
 
-out_type:
-  if (d->memory_type) {
-    clear_node_memory_type (d->node, d->memory_type);
-    domybs_put_memory_type (d->memory_type);
-  }
+out_tier:
+  domybs_tier_leave (d);
 out_free:
   bitmap_free (d->scan);
   kvfree (d->block);
@@ -332,9 +372,5 @@ domybs_sections_exit (struct domybs *d) {
     d->module_held = false;
     module_put (THIS_MODULE);
   }
-  if (d->memory_type) {
-    clear_node_memory_type (d->node, d->memory_type);
-    domybs_put_memory_type (d->memory_type);
-    d->memory_type = NULL;
-  }
+  domybs_tier_leave (d);
 }

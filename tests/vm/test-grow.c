@@ -182,27 +182,42 @@ test_maximum (gconstpointer series) {
 
 /* ---- a node of its own ---- */
 
+static Vm *
+get_own_node_vm (const char *series) {
+  static const char *const backend[] = { "--window=2G", "--local-max=1G", NULL };
+  g_autofree char *name = g_strdup_printf ("node-%s", series);
+
+  return scene_vm (&(VmConfig){ .name = name,
+                                .series = series,
+                                .ram_mib = 512,
+                                .root_port = TRUE,
+                                .own_node = TRUE,
+                                .backend_args = backend,
+                                .driver_params = "mode=manual" });
+}
+
+/* Otherwise the kernel moves nothing there, and its own memory fills up with programs. */
+static void
+expect_tier_of_its_own (Vm *vm) {
+  g_autofree char *tiers = NULL;
+
+  vm_expect_within (vm, 20, vm_run (vm, NULL, "grep -q 1 /sys/devices/virtual/memory_tiering/*/nodelist") == 0);
+  tiers = vm_run_ok (vm, "cd /sys/devices/virtual/memory_tiering && head */nodelist");
+  g_test_message ("memory tiers: %s", g_strchomp (tiers));
+  g_assert_cmpint (vm_run (vm, NULL, "grep -lx 1 /sys/devices/virtual/memory_tiering/*/nodelist"), ==, 0);
+  g_assert_cmpint (vm_run (vm, NULL, "grep -lx 0 /sys/devices/virtual/memory_tiering/*/nodelist"), ==, 0);
+}
+
 static void
 test_own_node (gconstpointer series) {
-  static const char *const backend[] = { "--window=2G", "--local-max=512M", NULL };
-  g_autofree char *name = g_strdup_printf ("node-%s", (const char *)series);
-  Vm *vm = scene_vm (&(VmConfig){ .name = name,
-                                  .series = series,
-                                  .ram_mib = 512,
-                                  .own_node = TRUE,
-                                  .backend_args = backend,
-                                  .driver_params = "mode=manual" });
+  Vm *vm = get_own_node_vm (series);
   g_autofree char *total = NULL;
-  g_autofree char *tiers = NULL;
 
   g_assert_cmpuint (vm_driver_number (vm, "node"), ==, 1);
   scene_have (vm, 96, 30);
   total = vm_run_ok (vm, "awk '/MemTotal/ { print $4 }' /sys/devices/system/node/node1/meminfo");
   g_assert_cmpuint (g_ascii_strtoull (total, NULL, 10), ==, 96 * 2048);
-  tiers = vm_run_ok (
-      vm,
-      "grep -lx 1 /sys/devices/virtual/memory_tiering/*/nodelist && grep -lx 0 /sys/devices/virtual/memory_tiering/*/nodelist");
-  g_test_message ("memory tiers: %s", tiers);
+  expect_tier_of_its_own (vm);
   g_assert_cmpint (vm_driver_set (vm, "mode", "auto"), ==, 0);
   scene_fill (vm, "data", 500, 6, "--thp on", 60);
   g_assert_cmpuint (vm_host_memfd_bytes (vm), >, 32 * VM_MIB);
@@ -213,12 +228,51 @@ test_own_node (gconstpointer series) {
   scene_expect_sane (vm);
 }
 
+#define BUSY 6
+
+/* A device that is plugged while the last one's sections are still being removed. So they are many, and the guest is busy. */
+static void
+test_own_node_again (gconstpointer series) {
+  Vm *vm = get_own_node_vm (series);
+
+  for (int round = 0; round < 3; round++) {
+    gboolean amid;
+
+    scene_have (vm, 8 * SCENE_SECTION_BLOCKS, 60);
+    for (int i = 0; i < BUSY; i++) {
+      g_autofree char *job = g_strdup_printf ("busy-%d", i);
+
+      vm_job_start (vm, job, "while true; do :; done");
+    }
+    scene_plug_out (vm);
+    amid = vm_run (vm, NULL, "grep -qx 0 /sys/devices/system/node/has_memory") != 0;
+    scene_plug_in (vm);
+    g_test_message ("plugged in with %s of the last device there", amid ? "sections" : "nothing");
+    vm_expect_within (vm, 60, vm_driver_set (vm, "mode", "manual") == 0);
+    for (int i = 0; i < BUSY; i++) {
+      g_autofree char *job = g_strdup_printf ("busy-%d", i);
+
+      vm_job_kill (vm, job);
+    }
+    scene_have (vm, SCENE_SECTION_BLOCKS, 60);
+    g_assert_cmpuint (vm_driver_number (vm, "node"), ==, 1);
+    /* one section and the spare: nothing of the last device, which is in the same tier */
+    vm_expect_within (vm, 60, vm_run (vm, NULL, "test $(grep -c 'System RAM (domybs)' /proc/iomem) = 2") == 0);
+    vm_expect_within (vm, 20, vm_driver_number (vm, "online_blocks") == SCENE_SECTION_BLOCKS);
+    expect_tier_of_its_own (vm);
+  }
+  scene_have (vm, 0, 30);
+  scene_expect_nothing_granted (vm, 10);
+  scene_expect_sane (vm);
+}
+
 int
 main (int argc, char **argv) {
   static const SceneCase cases[] = {
     { "by-hand", test_by_hand, SCENE_EVERYWHERE }, { "spare-is-safe", test_spare_is_safe, SCENE_EVERYWHERE },
     { "target", test_target, SCENE_BOTH },         { "reclaim", test_reclaim, SCENE_BOTH },
     { "maximum", test_maximum, SCENE_BOTH },       { "own-node", test_own_node, SCENE_BOTH },
+    { "own-node-again", test_own_node_again, SCENE_EVERYWHERE },
   };
 
   vm_test_init (&argc, &argv);
