@@ -17,6 +17,8 @@
 
 #include "core/vhost-user.h"
 
+#define GUEST_REGIONS_MAX 32u
+
 struct guest_region {
   uint64_t guest_addr;
   uint64_t bytes;
@@ -27,7 +29,7 @@ struct guest_region {
 
 struct guest_memory {
   unsigned n_regions;
-  struct guest_region regions[VHU_MEMORY_REGIONS_MAX];
+  struct guest_region regions[GUEST_REGIONS_MAX];
 };
 
 /* The pointer to [guest_addr, + bytes), or NULL where that is not valid; bytes = 0 is never valid. */

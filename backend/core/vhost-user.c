@@ -8,7 +8,7 @@
 #define FLAG_REPLY (1u << 2)
 #define FLAG_NEED_REPLY (1u << 3)
 
-enum payload { NONE, U64, STATE, ADDR, MEMORY, CONFIG, VRING_FD };
+enum payload { NONE, U64, STATE, ADDR, MEMORY, CONFIG, VRING_FD, INFLIGHT, REGION };
 
 /* One row per request that we answer: anything else is refused by name. */
 static const struct request_rule {
@@ -36,7 +36,12 @@ static const struct request_rule {
   { VHU_SET_BACKEND_REQ_FD, NONE, 1, "SET_BACKEND_REQ_FD" },
   { VHU_GET_CONFIG, CONFIG, 0, "GET_CONFIG" },
   { VHU_SET_CONFIG, CONFIG, 0, "SET_CONFIG" },
+  { VHU_GET_INFLIGHT_FD, INFLIGHT, 0, "GET_INFLIGHT_FD" },
+  { VHU_SET_INFLIGHT_FD, INFLIGHT, 1, "SET_INFLIGHT_FD" },
   { VHU_RESET_DEVICE, NONE, 0, "RESET_DEVICE" },
+  { VHU_GET_MAX_MEM_SLOTS, NONE, 0, "GET_MAX_MEM_SLOTS" },
+  { VHU_ADD_MEM_REG, REGION, 1, "ADD_MEM_REG" },
+  { VHU_REM_MEM_REG, REGION, 0, "REM_MEM_REG" },
   { VHU_GET_SHMEM_CONFIG, NONE, 0, "GET_SHMEM_CONFIG" },
 };
 
@@ -58,6 +63,13 @@ vhu_request_name (uint32_t request) {
 static uint32_t
 get32 (const uint8_t *p) {
   uint32_t v;
+  memcpy (&v, p, sizeof v);
+  return v;
+}
+
+static uint16_t
+get16 (const uint8_t *p) {
+  uint16_t v;
   memcpy (&v, p, sizeof v);
   return v;
 }
@@ -90,6 +102,21 @@ range_overflows (uint64_t start, uint64_t bytes) {
   return start + bytes < start;
 }
 
+#define REGION_BYTES 32u
+
+static const char *
+decode_region (const uint8_t *p, struct vhu_memory_region *ret) {
+  const struct vhu_memory_region region = { get64 (p), get64 (p + 8), get64 (p + 16), get64 (p + 24) };
+
+  if (region.bytes == 0)
+    return "empty memory region";
+  if (range_overflows (region.guest_addr, region.bytes) || range_overflows (region.user_addr, region.bytes)
+      || range_overflows (region.mmap_offset, region.bytes))
+    return "memory region wraps around";
+  *ret = region;
+  return NULL;
+}
+
 static const char *
 decode_memory (const uint8_t *p, uint32_t bytes, unsigned n_fds, struct vhu_memory_table *ret) {
   struct vhu_memory_table table = { 0 };
@@ -100,19 +127,16 @@ decode_memory (const uint8_t *p, uint32_t bytes, unsigned n_fds, struct vhu_memo
   if (table.n_regions > VHU_MEMORY_REGIONS_MAX)
     return "more memory regions than 8";
   /* QEMU sends the bytes of the regions in use only. */
-  if (bytes != 8 + table.n_regions * 32)
+  if (bytes != 8 + table.n_regions * REGION_BYTES)
     return "payload size does not fit its number of regions";
   if (n_fds != table.n_regions)
     return "number of file descriptors is not the number of regions";
   for (uint32_t i = 0; i < table.n_regions; i++) {
-    const uint8_t *r = p + 8 + i * 32;
-    struct vhu_memory_region region = { get64 (r), get64 (r + 8), get64 (r + 16), get64 (r + 24) };
+    struct vhu_memory_region region;
+    const char *why = decode_region (p + 8 + i * REGION_BYTES, &region);
 
-    if (region.bytes == 0)
-      return "empty memory region";
-    if (range_overflows (region.guest_addr, region.bytes) || range_overflows (region.user_addr, region.bytes)
-        || range_overflows (region.mmap_offset, region.bytes))
-      return "memory region wraps around";
+    if (why)
+      return why;
     for (uint32_t k = 0; k < i; k++) {
       const struct vhu_memory_region *other = &table.regions[k];
       if (region.guest_addr < other->guest_addr + other->bytes && other->guest_addr < region.guest_addr + region.bytes)
@@ -143,6 +167,17 @@ decode_config (const uint8_t *p, uint32_t bytes, struct vhu_config *ret) {
   return NULL;
 }
 
+#define INFLIGHT_BYTES 20u /* and 4 of padding where the struct is not packed */
+#define INFLIGHT_PADDED_BYTES 24u
+
+static const char *
+decode_inflight (const uint8_t *p, uint32_t bytes, struct vhu_inflight *ret) {
+  if (bytes != INFLIGHT_BYTES && bytes != INFLIGHT_PADDED_BYTES)
+    return "wrong payload size";
+  *ret = (struct vhu_inflight){ get64 (p), get64 (p + 8), get16 (p + 16), get16 (p + 18), bytes };
+  return range_overflows (ret->offset, ret->bytes) ? "inflight region wraps around" : NULL;
+}
+
 const char *
 vhu_decode (const struct vhu_header *header, const uint8_t *payload, unsigned n_fds, struct vhu_message *ret_message) {
   const struct request_rule *rule = find_rule (header->request);
@@ -167,6 +202,11 @@ vhu_decode (const struct vhu_header *header, const uint8_t *payload, unsigned n_
   case ADDR:
     bytes_wanted = 40;
     break;
+  case REGION:
+    bytes_wanted = 8 + REGION_BYTES; /* padding first */
+    if (header->request == VHU_REM_MEM_REG && n_fds == 1)
+      fds_wanted = 1; /* QEMU did so once; nobody uses it */
+    break;
   case VRING_FD:
     bytes_wanted = 8;
     if (header->bytes == 8)
@@ -174,6 +214,7 @@ vhu_decode (const struct vhu_header *header, const uint8_t *payload, unsigned n_
     break;
   case MEMORY:
   case CONFIG:
+  case INFLIGHT:
   default:
     bytes_wanted = header->bytes; /* they check their own */
     break;
@@ -201,6 +242,12 @@ vhu_decode (const struct vhu_header *header, const uint8_t *payload, unsigned n_
     break;
   case CONFIG:
     why = decode_config (payload, header->bytes, &message.config);
+    break;
+  case REGION:
+    why = decode_region (payload + 8, &message.region);
+    break;
+  case INFLIGHT:
+    why = decode_inflight (payload, header->bytes, &message.inflight);
     break;
   default:
     break;
@@ -243,6 +290,18 @@ vhu_encode_config (const struct vhu_config *config, uint8_t *out, size_t cap) {
 size_t
 vhu_encode_empty_config (uint8_t *out, size_t cap) {
   return encode (VHU_GET_CONFIG, FLAG_REPLY, NULL, 0, out, cap);
+}
+
+size_t
+vhu_encode_inflight (const struct vhu_inflight *inflight, uint8_t *out, size_t cap) {
+  uint8_t payload[INFLIGHT_PADDED_BYTES] = { 0 };
+
+  memcpy (payload, &inflight->bytes, 8);
+  memcpy (payload + 8, &inflight->offset, 8);
+  memcpy (payload + 16, &inflight->n_queues, 2);
+  memcpy (payload + 18, &inflight->queue_size, 2);
+  return encode (VHU_GET_INFLIGHT_FD, FLAG_REPLY, payload,
+                 inflight->payload_bytes == INFLIGHT_BYTES ? INFLIGHT_BYTES : INFLIGHT_PADDED_BYTES, out, cap);
 }
 
 size_t

@@ -23,7 +23,7 @@
 
 #define VHU_HEADER_BYTES 12u
 #define VHU_CONFIG_BYTES_MAX 256u /* VHOST_USER_MAX_CONFIG_SIZE */
-#define VHU_MEMORY_REGIONS_MAX 8u /* the limit without CONFIGURE_MEM_SLOTS, which we never offer */
+#define VHU_MEMORY_REGIONS_MAX 8u /* of one table: the limit without CONFIGURE_MEM_SLOTS */
 #define VHU_SHMEM_REGIONS_MAX 256u
 /* The largest payload that any request we know can have: the reply of GET_SHMEM_CONFIG is larger, but we only send it. */
 #define VHU_PAYLOAD_BYTES_MAX (12u + VHU_CONFIG_BYTES_MAX)
@@ -49,12 +49,17 @@ enum vhu_request { /* front-end → back-end, those that we answer */
   VHU_SET_BACKEND_REQ_FD = 21,
   VHU_GET_CONFIG = 24,
   VHU_SET_CONFIG = 25,
+  VHU_GET_INFLIGHT_FD = 31,
+  VHU_SET_INFLIGHT_FD = 32,
   VHU_RESET_DEVICE = 34,
+  VHU_GET_MAX_MEM_SLOTS = 36,
+  VHU_ADD_MEM_REG = 37,
+  VHU_REM_MEM_REG = 38,
   VHU_GET_SHMEM_CONFIG = 44,
 };
 
 enum vhu_backend_request {                                /* back-end → front-end, on the backend channel */
-                           VHU_BACKEND_CONFIG_CHANGE = 2, /* not sent: QEMU 11.1 crashes */
+                           VHU_BACKEND_CONFIG_CHANGE = 2, /* QEMU 11.1 crashes for its test device */
                            VHU_BACKEND_SHMEM_MAP = 9,
                            VHU_BACKEND_SHMEM_UNMAP = 10,
 };
@@ -65,7 +70,9 @@ enum vhu_protocol_feature { /* bit numbers */
   VHU_PROTOCOL_F_BACKEND_REQ = 5,
   VHU_PROTOCOL_F_CONFIG = 9,
   VHU_PROTOCOL_F_BACKEND_SEND_FD = 10,
+  VHU_PROTOCOL_F_INFLIGHT_SHMFD = 12,
   VHU_PROTOCOL_F_RESET_DEVICE = 13,
+  VHU_PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15,
   VHU_PROTOCOL_F_SHMEM = 22,
 };
 
@@ -108,6 +115,14 @@ struct vhu_config {
   uint8_t data[VHU_CONFIG_BYTES_MAX];
 };
 
+struct vhu_inflight { /* the memory in which requests in flight are listed (core/inflight.h) */
+  uint64_t bytes;
+  uint64_t offset; /* in its descriptor */
+  uint16_t n_queues;
+  uint16_t queue_size;
+  uint32_t payload_bytes; /* the message's: 20, or 24 from who does not pack the struct, which is QEMU; a reply has as many */
+};
+
 struct vhu_message {
   uint32_t request;
   bool need_reply; /* REPLY_ACK was asked for; only meaningful when that feature was negotiated */
@@ -116,7 +131,9 @@ struct vhu_message {
     struct vhu_vring_state state;
     struct vhu_vring_addr addr;
     struct vhu_memory_table memory;
+    struct vhu_memory_region region;
     struct vhu_config config;
+    struct vhu_inflight inflight;
   };
 };
 
@@ -153,6 +170,7 @@ size_t vhu_encode_u64 (uint32_t request, uint64_t value, uint8_t *out, size_t ca
 size_t vhu_encode_state (uint32_t request, const struct vhu_vring_state *state, uint8_t *out, size_t cap);
 size_t vhu_encode_config (const struct vhu_config *config, uint8_t *out, size_t cap);
 size_t vhu_encode_empty_config (uint8_t *out, size_t cap); /* size 0: "can't" */
+size_t vhu_encode_inflight (const struct vhu_inflight *inflight, uint8_t *out, size_t cap);
 size_t vhu_encode_shmem_config (const uint64_t *sizes, uint32_t n, uint8_t *out, size_t cap);
 size_t vhu_encode_backend (uint32_t request, bool need_reply, const struct vhu_shmem_map *map, uint8_t *out, size_t cap);
 

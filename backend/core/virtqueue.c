@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "core/virtqueue.h"
+#include "core/crash-point.h"
 
 #include <endian.h>
 #include <string.h>
@@ -287,6 +288,7 @@ virtqueue_push (struct virtqueue *vq, uint16_t head, uint32_t written) {
   entry = (uint32_t *)(vq->used + 2) + 2 * (vq->next_used & (vq->num - 1));
   __atomic_store_n (entry, htole32 (head), __ATOMIC_RELAXED);
   __atomic_store_n (entry + 1, htole32 (written), __ATOMIC_RELAXED);
+  CRASH_POINT ("used-entry");
   vq->next_used++;
   store16 (&vq->used[1], vq->next_used); /* release: the entry is seen before the index */
 }

@@ -3,6 +3,7 @@
 #include "io/error.h"
 #include "io/sandbox-calls.h"
 
+#include <errno.h>
 #include <linux/magic.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -11,7 +12,11 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-SANDBOX_CALLS (SANDBOX_CALL (fstatfs));
+SANDBOX_CALLS (SANDBOX_CALL (fstatfs), SANDBOX_CALL (nanosleep), SANDBOX_CALL (clock_nanosleep));
+
+/* How often, and how long from one time to the next, it is tried to map when there is no memory for that. */
+#define MAP_TRIES 20
+#define MAP_PAUSE_US 10000
 
 /* Read by the signal handler: `base` is set last and cleared first, so that the handler never sees half an entry. */
 static struct mapping {
@@ -20,6 +25,8 @@ static struct mapping {
   uint8_t *address; /* what guest_map returned: base + the offset's part within a page */
   atomic_bool broken;
 } mappings[GUEST_MAP_MAX];
+
+static atomic_uint breaks;
 
 static void
 on_sigbus (int signal_number, siginfo_t *info, void *context) {
@@ -35,6 +42,7 @@ on_sigbus (int signal_number, siginfo_t *info, void *context) {
         == MAP_FAILED)
       break;
     atomic_store (&mappings[i].broken, TRUE);
+    atomic_fetch_add (&breaks, 1);
     return;
   }
   signal (signal_number, SIG_DFL); /* not ours: the access is repeated and ends the process as it would have */
@@ -65,6 +73,19 @@ find (const void *address) {
 static gboolean
 is_local_file_system (uint64_t type) {
   return type == TMPFS_MAGIC || type == HUGETLBFS_MAGIC || type == EXT4_SUPER_MAGIC || type == XFS_SUPER_MAGIC;
+}
+
+/* The front-end takes a no for the end of its device, and waits for the answer in any case: so a host that has no memory for a moment is
+ * waited for. */
+static void *
+map_patiently (uint64_t length, int fd, uint64_t start) {
+  for (int i = 1;; i++) {
+    void *base = mmap (NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)start);
+
+    if (base != MAP_FAILED || errno != ENOMEM || i == MAP_TRIES)
+      return base;
+    g_usleep (MAP_PAUSE_US);
+  }
 }
 
 void *
@@ -109,7 +130,7 @@ guest_map (int fd, uint64_t offset, uint64_t bytes, GError **error) {
     page = (uint64_t)fs.f_bsize;
   start = offset - offset % page;
   length = (offset + bytes - start + page - 1) / page * page;
-  base = mmap (NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)start);
+  base = map_patiently (length, fd, start);
   if (base == MAP_FAILED) {
     domybs_error_errno (error, "can't map a memory region of %" G_GUINT64_FORMAT " bytes", bytes);
     return NULL;
@@ -132,9 +153,14 @@ guest_unmap (void *address) {
   munmap (base, mapping->bytes);
 }
 
+unsigned
+guest_map_breaks (void) {
+  return atomic_load (&breaks);
+}
+
 gboolean
 guest_map_is_broken (const void *address) {
-  const struct mapping *mapping = find (address);
+  const struct mapping *mapping = address ? find (address) : NULL;
 
   return mapping && atomic_load (&mapping->broken);
 }

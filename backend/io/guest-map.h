@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 /* Mappings at a time, in the whole process: the handler walks a fixed table. */
-#define GUEST_MAP_MAX 64
+#define GUEST_MAP_MAX 256
 
 /* Installs the handler; once per process, before the first mapping. */
 gboolean guest_map_init (GError **error);
@@ -25,7 +25,10 @@ void *guest_map (int fd, uint64_t offset, uint64_t bytes, GError **error);
 /* Ends a mapping made by guest_map. NULL is ignored. */
 void guest_unmap (void *address);
 
-/* Whether the handler had to replace it. */
+/* Whether the handler had to replace it. FALSE for NULL. */
 gboolean guest_map_is_broken (const void *address);
+
+/* How many mappings the handler has replaced since the process began: while that stays the same, none is newly broken. */
+unsigned guest_map_breaks (void);
 
 #endif

@@ -19,6 +19,7 @@ struct slot {
 };
 
 struct KeeperLink {
+  VhostUserTransport transport;
   int fd;
   GSource *source;
   struct keeper_hello hello;
@@ -100,6 +101,54 @@ take_slot (KeeperLink *link, struct incoming *message) {
   message->fd = -1;
 }
 
+/* ---- as a transport ---- */
+
+static KeeperLink *
+link_of (const VhostUserTransport *transport) {
+  return (KeeperLink *)transport; /* its first member */
+}
+
+static void
+transport_want (VhostUserTransport *transport, enum keeper_stream stream, uint64_t epoch, uint64_t position, unsigned count) {
+  keeper_link_want (link_of (transport), stream, epoch, position, count);
+}
+
+static void
+transport_send (VhostUserTransport *transport, enum keeper_stream stream, uint64_t epoch, uint64_t number,
+                const uint8_t *bytes, size_t n, unsigned slot) {
+  keeper_link_send (link_of (transport), stream, epoch, number, bytes, n, slot);
+}
+
+static int
+transport_fd (const VhostUserTransport *transport, unsigned slot) {
+  return keeper_link_fd (link_of (transport), slot);
+}
+
+static gboolean
+transport_is_ahead (const VhostUserTransport *transport, unsigned slot, uint64_t position) {
+  return keeper_link_is_ahead (link_of (transport), slot, position);
+}
+
+static unsigned
+transport_put (VhostUserTransport *transport, int fd) {
+  return keeper_link_put (link_of (transport), fd);
+}
+
+static void
+transport_drop (VhostUserTransport *transport, unsigned slot) {
+  keeper_link_drop (link_of (transport), slot);
+}
+
+static void
+transport_set_channel (VhostUserTransport *transport, uint64_t epoch, unsigned slot) {
+  keeper_link_set_channel (link_of (transport), epoch, slot);
+}
+
+VhostUserTransport *
+keeper_link_transport (KeeperLink *link) {
+  return &link->transport;
+}
+
 /* ---- the beginning ---- */
 
 KeeperLink *
@@ -107,6 +156,15 @@ keeper_link_open (int fd, GError **error) {
   g_autoptr (KeeperLink) link = g_new0 (KeeperLink, 1);
   struct incoming message;
 
+  link->transport = (VhostUserTransport){
+    .want = transport_want,
+    .send = transport_send,
+    .fd = transport_fd,
+    .is_ahead = transport_is_ahead,
+    .put = transport_put,
+    .drop = transport_drop,
+    .set_channel = transport_set_channel,
+  };
   link->fd = fd;
   for (unsigned i = 0; i < KEEPER_SLOTS; i++)
     link->slots[i].fd = -1;

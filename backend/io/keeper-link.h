@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The worker's end of its keeper (core/keeper-wire.h). The beginning is synchronous (a worker has nothing else to do before GO), all
- * later messages come through the thread-default GMainContext. If the keeper is gone, the process exits at once and touches nothing: QEMU may
- * still use the window.
+ * The worker's end of its keeper (core/keeper-wire.h). The beginning is synchronous (a worker has nothing else to do before
+ * GO), all later messages come through the thread-default GMainContext. If the keeper is gone, the process exits at once and
+ * touches nothing: QEMU may still use the window.
  */
 #ifndef DOMYBS_IO_KEEPER_LINK_H
 #define DOMYBS_IO_KEEPER_LINK_H
@@ -10,6 +10,7 @@
 #include <glib.h>
 
 #include "core/keeper-wire.h"
+#include "io/vhost-user-transport.h"
 
 typedef struct KeeperLink KeeperLink;
 
@@ -37,6 +38,9 @@ void keeper_link_run (KeeperLink *link, const KeeperLinkEvents *events, gpointer
 
 /* Our own descriptor of what is in that slot; -1: nothing. Stays the link's. */
 int keeper_link_fd (const KeeperLink *link, unsigned slot);
+
+/* The link as what carries a vhost-user session. */
+VhostUserTransport *keeper_link_transport (KeeperLink *link);
 
 /* Whether a slot holds something that came with bytes of MAIN at or after position: not ours to judge yet. */
 gboolean keeper_link_is_ahead (const KeeperLink *link, unsigned slot, uint64_t position);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What each vhost-user message does to a session. */
 #include "io/vhost-user-internal.h"
-#include "io/guest-map.h"
 #include "io/sandbox-calls.h"
 
 #include <fcntl.h>
@@ -17,13 +16,19 @@ SANDBOX_CALLS (SANDBOX_CALL_IF (fcntl, 1, ~0u, F_GETFL), SANDBOX_CALL_IF (fcntl,
 static const uint64_t ring_features = BIT (VIRTIO_F_VERSION_1_BIT) | BIT (VIRTIO_RING_F_INDIRECT_DESC_BIT)
                                       | BIT (VIRTIO_RING_F_EVENT_IDX_BIT) | BIT (VHU_F_PROTOCOL_FEATURES);
 
-/* CONFIGURE_MEM_SLOTS (bit 15) is left out on purpose: with it a guest's reboot crashes QEMU 11.1, and more than 512 maps abort
- * it. */
+/* CONFIGURE_MEM_SLOTS (bit 15) is left out on purpose where a device has shared memory: with it a guest's reboot crashes QEMU
+ * 11.1, and more than 512 maps abort it. */
 static uint64_t
 offered_protocol_features (const VhostUserSession *session) {
   uint64_t features = BIT (VHU_PROTOCOL_F_MQ) | BIT (VHU_PROTOCOL_F_REPLY_ACK) | BIT (VHU_PROTOCOL_F_BACKEND_REQ)
-                      | BIT (VHU_PROTOCOL_F_CONFIG) | BIT (VHU_PROTOCOL_F_RESET_DEVICE);
+                      | BIT (VHU_PROTOCOL_F_CONFIG);
 
+  if (session->type->reset)
+    features |= BIT (VHU_PROTOCOL_F_RESET_DEVICE);
+  if (session->type->inflight)
+    features |= BIT (VHU_PROTOCOL_F_INFLIGHT_SHMFD);
+  if (session->type->mem_slots)
+    features |= BIT (VHU_PROTOCOL_F_CONFIGURE_MEM_SLOTS);
   if (session->type->n_shmem)
     features |= BIT (VHU_PROTOCOL_F_BACKEND_SEND_FD) | BIT (VHU_PROTOCOL_F_SHMEM);
   return features;
@@ -38,7 +43,7 @@ has (const VhostUserSession *session, enum vhu_protocol_feature feature) {
 
 static const char *
 send_reply (VhostUserSession *session, const uint8_t *bytes, size_t n) {
-  return vhost_user_session_reply (session, bytes, n) ? NULL : "a reply that can't be sent";
+  return vhost_user_session_reply (session, bytes, n, STATE_NONE) ? NULL : "a reply that can't be sent";
 }
 
 static const char *
@@ -48,40 +53,12 @@ reply_u64 (VhostUserSession *session, uint32_t request, uint64_t value) {
   return send_reply (session, bytes, vhu_encode_u64 (request, value, bytes, sizeof bytes));
 }
 
-/* ---- memory ---- */
-
-void
-vhost_user_session_unmap_all (VhostUserSession *session) {
-  for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
-    virtqueue_unresolve (&session->queues[i].vq);
-  for (unsigned i = 0; i < session->memory.n_regions; i++) {
-    guest_unmap (session->memory.regions[i].host);
-    vhost_user_session_drop (session, &session->region_slots[i]);
-  }
-  memset (&session->memory, 0, sizeof session->memory);
-}
-
-gboolean
-vhost_user_session_map_region (VhostUserSession *session, struct guest_region *region, unsigned slot, uint64_t offset) {
-  const int fd = keeper_link_fd (session->link, slot);
-  g_autoptr (GError) error = NULL;
-  struct stat st;
-
-  region->host = guest_map (fd, offset, region->bytes, &error);
-  if (!region->host || fstat (fd, &st) < 0) {
-    g_message ("%s: memory region at %#" G_GINT64_MODIFIER "x: %s", session->type->name, region->guest_addr,
-               error ? error->message : "can't look at its file");
-    guest_unmap (region->host);
-    return FALSE;
-  }
-  region->own = session->type->own_memory && session->type->own_memory (session->device, &st);
-  return TRUE;
-}
+/* ---- queues ---- */
 
 /* The guest chose where its rings are and which features it accepts: what is wrong with those breaks the queue, never the
  * session. */
-static void
-resolve_queue (VhostUserSession *session, unsigned index) {
+void
+vhost_user_session_resolve_queue (VhostUserSession *session, unsigned index) {
   SessionQueue *queue = &session->queues[index];
   const char *why;
 
@@ -92,46 +69,11 @@ resolve_queue (VhostUserSession *session, unsigned index) {
   queue->vq.event_idx = (session->features & BIT (VIRTIO_RING_F_EVENT_IDX_BIT)) != 0;
   if (!(session->features & BIT (VIRTIO_F_VERSION_1_BIT)))
     vhost_user_session_queue_break (session, index, "the driver did not accept VIRTIO_F_VERSION_1");
-  else
-    virtqueue_resolve (&queue->vq, &session->memory, &why);
+  else if (virtqueue_resolve (&queue->vq, &session->memory, &why))
+    vhost_user_session_track (session, index);
   /* It may have been kicked while it had no rings; and if it is broken, that is logged. */
   vhost_user_session_queue_again (session, index);
 }
-
-static const char *
-set_memory (VhostUserSession *session, const struct vhu_memory_table *table, uint8_t *slots) {
-  struct guest_memory memory = { 0 };
-
-  /* The new table is mapped before the old one goes, so that a table that can't be mapped changes nothing. */
-  for (unsigned i = 0; i < table->n_regions; i++) {
-    struct guest_region *region = &memory.regions[i];
-
-    *region = (struct guest_region){
-      .guest_addr = table->regions[i].guest_addr,
-      .bytes = table->regions[i].bytes,
-      .user_addr = table->regions[i].user_addr,
-    };
-    if (!vhost_user_session_map_region (session, region, slots[i], table->regions[i].mmap_offset)) {
-      while (i-- > 0)
-        guest_unmap (memory.regions[i].host);
-      return "a memory region can't be mapped";
-    }
-    memory.n_regions++;
-  }
-  vhost_user_session_unmap_all (session);
-  session->memory = memory;
-  for (unsigned i = 0; i < table->n_regions; i++) {
-    session->region_offsets[i] = table->regions[i].mmap_offset;
-    session->region_slots[i] = slots[i];
-    slots[i] = STATE_NONE;
-  }
-  session->type->memory_changed (session->device);
-  for (unsigned i = 0; i < session->type->n_queues; i++)
-    resolve_queue (session, i);
-  return NULL;
-}
-
-/* ---- queues ---- */
 
 void
 vhost_user_session_queue_clear (VhostUserSession *session, SessionQueue *queue) {
@@ -140,7 +82,7 @@ vhost_user_session_queue_clear (VhostUserSession *session, SessionQueue *queue) 
   vhost_user_session_drop (session, &queue->kick_slot);
   vhost_user_session_drop (session, &queue->call_slot);
   vhost_user_session_drop (session, &queue->err_slot);
-  queue->started = queue->enabled = FALSE;
+  queue->started = queue->enabled = queue->tracked = FALSE;
 }
 
 /* Only eventfds can be used without a risk of blocking, or of a descriptor that is always readable. */
@@ -175,7 +117,7 @@ set_vring_fd (VhostUserSession *session, const struct vhu_message *message, uint
   if (no_fd && message->request == VHU_SET_VRING_KICK)
     return "a queue without a kick descriptor: polling is not supported";
   if (!no_fd) {
-    const int fd = keeper_link_fd (session->link, slots[0]);
+    const int fd = vhost_user_session_fd (session, slots[0]);
     const int flags = fcntl (fd, F_GETFL);
 
     if (!is_eventfd (fd))
@@ -190,13 +132,16 @@ set_vring_fd (VhostUserSession *session, const struct vhu_message *message, uint
     *slot = slots[0];
     slots[0] = STATE_NONE;
   }
+  /* Who was here before may have died between an answer and its signal. (Of saved sessions, _resume thinks of that.) */
+  if (message->request == VHU_SET_VRING_CALL && session->type->inflight)
+    vhost_user_session_signal_anyway (session, index);
   if (message->request == VHU_SET_VRING_KICK) {
     queue->started = TRUE;
     /* Without protocol features there is no SET_VRING_ENABLE: the kick descriptor enables. */
     if (!(session->features & BIT (VHU_F_PROTOCOL_FEATURES)))
       queue->enabled = TRUE;
     vhost_user_session_watch_kick (session, index);
-    resolve_queue (session, index);
+    vhost_user_session_resolve_queue (session, index);
   }
   return NULL;
 }
@@ -212,8 +157,32 @@ set_vring_addr (VhostUserSession *session, const struct vhu_vring_addr *addr) {
   queue = &session->queues[addr->index];
   queue->vq.addr = *addr;
   queue->vq.have_addr = TRUE;
-  resolve_queue (session, addr->index);
+  vhost_user_session_resolve_queue (session, addr->index);
   return NULL;
+}
+
+const char *
+vhost_user_session_queue_stopped (VhostUserSession *session, unsigned index) {
+  SessionQueue *queue = &session->queues[index];
+  const struct vhu_vring_state reply = { index, queue->vq.next_avail };
+  uint8_t bytes[VHU_HEADER_BYTES + 8];
+
+  virtqueue_unresolve (&queue->vq);
+  source_clear (&queue->kick_source);
+  vhost_user_session_drop (session, &queue->kick_slot);
+  queue->started = queue->tracked = FALSE;
+  vhost_user_session_all_left (session, queue);
+  session->stopping = -1;
+  return send_reply (session, bytes, vhu_encode_state (VHU_GET_VRING_BASE, &reply, bytes, sizeof bytes));
+}
+
+static const char *
+stop_queue (VhostUserSession *session, unsigned index) {
+  session->stopping = (int)index;
+  if (session->queues[index].vq.state != VIRTQUEUE_IDLE || vhost_user_session_in_flight (session, index))
+    if (!session->type->queue_stop (session->device, index) || session->stopping < 0)
+      return NULL; /* it says when it has stopped, or has said so already */
+  return vhost_user_session_queue_stopped (session, index);
 }
 
 static const char *
@@ -244,15 +213,7 @@ set_vring_state (VhostUserSession *session, const struct vhu_message *message) {
       vhost_user_session_queue_again (session, state->index);
     return NULL;
   default: /* GET_VRING_BASE: stops the queue */
-    if (queue->vq.state != VIRTQUEUE_IDLE)
-      session->type->queue_stop (session->device, state->index);
-    virtqueue_unresolve (&queue->vq);
-    source_clear (&queue->kick_source);
-    vhost_user_session_drop (session, &queue->kick_slot);
-    queue->started = FALSE;
-    uint8_t bytes[VHU_HEADER_BYTES + 8];
-    const struct vhu_vring_state reply = { state->index, queue->vq.next_avail };
-    return send_reply (session, bytes, vhu_encode_state (VHU_GET_VRING_BASE, &reply, bytes, sizeof bytes));
+    return stop_queue (session, state->index);
   }
 }
 
@@ -290,6 +251,16 @@ get_config (VhostUserSession *session, const struct vhu_config *asked) {
 }
 
 static const char *
+set_config (VhostUserSession *session, const struct vhu_config *config) {
+  if (!session->type->set_config)
+    return "config space is read-only";
+  if (config->offset + config->bytes > session->type->config_bytes)
+    return "a write beyond config space";
+  session->type->set_config (session->device, config->data, config->offset, config->bytes);
+  return NULL;
+}
+
+static const char *
 get_shmem_config (VhostUserSession *session) {
   uint8_t bytes[VHU_HEADER_BYTES + 8 + 8 * VHU_SHMEM_REGIONS_MAX];
 
@@ -302,7 +273,7 @@ set_channel (VhostUserSession *session, uint8_t *slots) {
   int type;
   socklen_t length = sizeof type;
 
-  if (getsockopt (keeper_link_fd (session->link, slots[0]), SOL_SOCKET, SO_TYPE, &type, &length) < 0 || type != SOCK_STREAM)
+  if (getsockopt (vhost_user_session_fd (session, slots[0]), SOL_SOCKET, SO_TYPE, &type, &length) < 0 || type != SOCK_STREAM)
     return "the backend channel is not a stream socket";
   if (session->map_open)
     return "the backend channel was replaced while it was in use";
@@ -326,6 +297,13 @@ feature_needed (uint32_t request) {
     return VHU_PROTOCOL_F_RESET_DEVICE;
   case VHU_GET_SHMEM_CONFIG:
     return VHU_PROTOCOL_F_SHMEM;
+  case VHU_GET_MAX_MEM_SLOTS:
+  case VHU_ADD_MEM_REG:
+  case VHU_REM_MEM_REG:
+    return VHU_PROTOCOL_F_CONFIGURE_MEM_SLOTS;
+  case VHU_GET_INFLIGHT_FD:
+  case VHU_SET_INFLIGHT_FD:
+    return VHU_PROTOCOL_F_INFLIGHT_SHMFD;
   default:
     return -1;
   }
@@ -343,12 +321,16 @@ act (VhostUserSession *session, const struct vhu_message *message, uint8_t *slot
     return reply_u64 (session, request, offered_protocol_features (session));
   case VHU_GET_QUEUE_NUM:
     return reply_u64 (session, request, session->type->n_queues);
+  case VHU_GET_MAX_MEM_SLOTS:
+    return reply_u64 (session, request, GUEST_REGIONS_MAX);
   case VHU_GET_CONFIG:
     return get_config (session, &message->config);
   case VHU_GET_SHMEM_CONFIG:
     return get_shmem_config (session);
   case VHU_GET_VRING_BASE:
     return set_vring_state (session, message);
+  case VHU_GET_INFLIGHT_FD:
+    return vhost_user_session_get_inflight (session, &message->inflight);
   default:
     break;
   }
@@ -363,7 +345,11 @@ act (VhostUserSession *session, const struct vhu_message *message, uint8_t *slot
   case VHU_RESET_OWNER: /* deprecated: front-ends may send it, nothing follows from it */
     return NULL;
   case VHU_SET_MEM_TABLE:
-    return set_memory (session, &message->memory, slots);
+    return vhost_user_session_set_memory (session, &message->memory, slots);
+  case VHU_ADD_MEM_REG:
+    return vhost_user_session_add_memory (session, &message->region, &slots[0]);
+  case VHU_REM_MEM_REG:
+    return vhost_user_session_remove_memory (session, &message->region);
   case VHU_SET_VRING_NUM:
   case VHU_SET_VRING_BASE:
   case VHU_SET_VRING_ENABLE:
@@ -377,7 +363,9 @@ act (VhostUserSession *session, const struct vhu_message *message, uint8_t *slot
   case VHU_SET_BACKEND_REQ_FD:
     return set_channel (session, slots);
   case VHU_SET_CONFIG:
-    return "config space is read-only";
+    return set_config (session, &message->config);
+  case VHU_SET_INFLIGHT_FD:
+    return vhost_user_session_set_inflight (session, &message->inflight, slots[0]);
   case VHU_RESET_DEVICE:
     session->type->reset (session->device);
     return NULL;

@@ -44,6 +44,7 @@ vhost_user_session_free (VhostUserSession *session) {
   for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
     vhost_user_session_queue_clear (session, &session->queues[i]);
   vhost_user_session_unmap_all (session);
+  vhost_user_session_forget_inflight (session);
   g_main_context_unref (session->context);
   g_free (session);
 }
@@ -51,9 +52,12 @@ vhost_user_session_free (VhostUserSession *session) {
 static gboolean
 on_close (gpointer data) {
   VhostUserSession *session = data;
+  VhostUserTransport *transport = session->transport;
 
   session->type->closed (session->device, session->close_why);
   vhost_user_session_free (session);
+  if (transport->session_ended)
+    transport->session_ended (transport);
   return G_SOURCE_REMOVE;
 }
 
@@ -85,8 +89,8 @@ put_out (VhostUserSession *session, enum keeper_stream stream, const uint8_t *by
 }
 
 gboolean
-vhost_user_session_reply (VhostUserSession *session, const uint8_t *bytes, size_t n) {
-  if (!put_out (session, KEEPER_MAIN, bytes, n, STATE_NONE))
+vhost_user_session_reply (VhostUserSession *session, const uint8_t *bytes, size_t n, uint8_t slot) {
+  if (!put_out (session, KEEPER_MAIN, bytes, n, slot))
     return FALSE;
   session->sent++;
   return TRUE;
@@ -98,28 +102,72 @@ vhost_user_session_has_output (const VhostUserSession *session) {
          || session->channel_changed || session->channel_want;
 }
 
+void
+vhost_user_session_settle (VhostUserSession *session) {
+  if (session->type->settle)
+    session->type->settle (session->device);
+  else
+    vhost_user_session_flush (session);
+}
+
 static void
 ask_for_channel (VhostUserSession *session) {
   if (session->channel_slot != STATE_NONE)
-    keeper_link_want (session->link, KEEPER_CHANNEL, session->channel_epoch, session->channel_consumed, CHANNEL_REPLY_BYTES);
+    vhost_user_transport_want (session->transport, KEEPER_CHANNEL, session->channel_epoch, session->channel_consumed,
+                               CHANNEL_REPLY_BYTES);
+}
+
+/* The number of a reply goes up with each (vhost_user_session_reply). */
+static void
+send_main (VhostUserSession *session) {
+  vhost_user_transport_send (session->transport, KEEPER_MAIN, session->connection, session->sent, session->out[KEEPER_MAIN].buf,
+                             session->out[KEEPER_MAIN].bytes, session->out[KEEPER_MAIN].slot);
+}
+
+/* The message has no number of its own in a state: saved sessions don't have it. */
+static void
+announce_config (VhostUserSession *session) {
+  const uint64_t needed = 1ull << VHU_PROTOCOL_F_CONFIG | 1ull << VHU_PROTOCOL_F_BACKEND_REQ;
+  uint8_t message[VHU_HEADER_BYTES];
+
+  if ((session->protocol_features & needed) != needed || session->channel_slot == STATE_NONE)
+    return;
+  for (unsigned i = 0; i < session->type->n_queues; i++)
+    if (session->queues[i].vq.state == VIRTQUEUE_READY
+        && put_out (session, KEEPER_CHANNEL, message,
+                    vhu_encode_backend (VHU_BACKEND_CONFIG_CHANGE, false, NULL, message, sizeof message), STATE_NONE)) {
+      session->channel_sent++;
+      session->config_changed = FALSE;
+      return;
+    }
+}
+
+void
+vhost_user_session_config_changed (VhostUserSession *session) {
+  if (!session->type->config_changes)
+    return;
+  session->config_changed = TRUE;
+  vhost_user_session_settle (session);
 }
 
 void
 vhost_user_session_flush (VhostUserSession *session) {
+  if (session->config_changed)
+    announce_config (session);
   if (session->channel_changed)
-    keeper_link_set_channel (session->link, session->channel_epoch, session->channel_slot);
+    vhost_user_transport_set_channel (session->transport, session->channel_epoch, session->channel_slot);
   if (session->out[KEEPER_MAIN].bytes)
-    keeper_link_send (session->link, KEEPER_MAIN, session->connection, session->sent, session->out[KEEPER_MAIN].buf,
-                      session->out[KEEPER_MAIN].bytes, KEEPER_NO_SLOT);
+    send_main (session);
   if (session->out[KEEPER_CHANNEL].bytes)
-    keeper_link_send (session->link, KEEPER_CHANNEL, session->channel_epoch, session->channel_sent, session->out[KEEPER_CHANNEL].buf,
-                      session->out[KEEPER_CHANNEL].bytes, session->out[KEEPER_CHANNEL].slot);
+    vhost_user_transport_send (session->transport, KEEPER_CHANNEL, session->channel_epoch, session->channel_sent,
+                               session->out[KEEPER_CHANNEL].buf, session->out[KEEPER_CHANNEL].bytes,
+                               session->out[KEEPER_CHANNEL].slot);
   for (unsigned i = 0; i < session->n_drops; i++)
-    keeper_link_drop (session->link, session->drops[i]);
+    vhost_user_transport_drop (session->transport, session->drops[i]);
   if (session->channel_changed || session->channel_want)
     ask_for_channel (session);
   if (session->want && !session->close_source)
-    keeper_link_want (session->link, KEEPER_MAIN, session->connection, session->consumed, VHU_HEADER_BYTES);
+    vhost_user_transport_want (session->transport, KEEPER_MAIN, session->connection, session->consumed, VHU_HEADER_BYTES);
   session->channel_changed = session->channel_want = session->want = FALSE;
   session->out[KEEPER_MAIN].bytes = session->out[KEEPER_CHANNEL].bytes = 0;
   session->n_drops = 0;
@@ -145,12 +193,16 @@ handle_bytes (VhostUserSession *session, const uint8_t *bytes, size_t n, uint8_t
     return why;
   }
   if (n < VHU_HEADER_BYTES + header.bytes) {
-    keeper_link_want (session->link, KEEPER_MAIN, session->connection, session->consumed, VHU_HEADER_BYTES + header.bytes);
+    vhost_user_transport_want (session->transport, KEEPER_MAIN, session->connection, session->consumed,
+                               VHU_HEADER_BYTES + header.bytes);
     return NULL;
   }
   why = vhu_decode (&header, bytes + VHU_HEADER_BYTES, n_slots, &message);
-  if (!why)
+  if (!why) {
+    session->in_message = TRUE;
     why = vhost_user_session_handle (session, &message, slots);
+    session->in_message = FALSE;
+  }
   if (why) {
     g_message ("%s: %s refused", session->type->name, vhu_request_name (header.request));
     return why;
@@ -158,9 +210,9 @@ handle_bytes (VhostUserSession *session, const uint8_t *bytes, size_t n, uint8_t
   for (unsigned i = 0; i < n_slots; i++)
     vhost_user_session_drop (session, &slots[i]); /* those that were not kept */
   session->consumed += n;
-  session->want = TRUE;
+  session->want = session->stopping < 0; /* else when the queue has stopped */
   CRASH_POINT ("session-message");
-  session->type->settle (session->device);
+  vhost_user_session_settle (session);
   return NULL;
 }
 
@@ -180,12 +232,16 @@ receive_main (VhostUserSession *session, const uint8_t *bytes, size_t n, const u
   /* A refusal says so. It goes out without a commit: who finds the message again will refuse it again, and that reply has the
    * same number. */
   if (session->out[KEEPER_MAIN].bytes)
-    keeper_link_send (session->link, KEEPER_MAIN, session->connection, session->sent, session->out[KEEPER_MAIN].buf,
-                      session->out[KEEPER_MAIN].bytes, KEEPER_NO_SLOT);
+    send_main (session);
   vhost_user_session_close (session, why);
 }
 
 /* ---- queues ---- */
+
+int
+vhost_user_session_fd (const VhostUserSession *session, unsigned slot) {
+  return vhost_user_transport_fd (session->transport, slot);
+}
 
 struct virtqueue *
 vhost_user_session_queue (VhostUserSession *session, unsigned queue) {
@@ -226,10 +282,10 @@ look_at_queue (VhostUserSession *session, unsigned index) {
     queue->break_logged = TRUE;
     g_warning ("%s: queue %u is closed until the guest sets it up anew: %s", session->type->name, index, queue->vq.broken_why);
     if (queue->err_slot != STATE_NONE)
-      signal_fd (keeper_link_fd (session->link, queue->err_slot));
+      signal_fd (vhost_user_session_fd (session, queue->err_slot));
   }
   vhost_user_session_memory_is_sound (session);
-  session->type->settle (session->device);
+  vhost_user_session_settle (session);
 }
 
 static gboolean
@@ -297,7 +353,7 @@ vhost_user_session_watch_kick (VhostUserSession *session, unsigned queue) {
   SessionQueue *q = &session->queues[queue];
 
   *kick = (struct kick){ session, queue };
-  q->kick_source = g_unix_fd_source_new (keeper_link_fd (session->link, q->kick_slot), G_IO_IN);
+  q->kick_source = g_unix_fd_source_new (vhost_user_session_fd (session, q->kick_slot), G_IO_IN);
   g_source_set_callback (q->kick_source, G_SOURCE_FUNC (on_kick), kick, g_free);
   g_source_attach (q->kick_source, session->context);
 }
@@ -308,13 +364,13 @@ vhost_user_session_signal (VhostUserSession *session, unsigned queue) {
 
   if (q->call_slot == STATE_NONE || !virtqueue_should_signal (&q->vq))
     return;
-  if (!signal_fd (keeper_link_fd (session->link, q->call_slot)))
+  if (!signal_fd (vhost_user_session_fd (session, q->call_slot)))
     vhost_user_session_close (session, "a queue's call descriptor can't be written");
 }
 
 void
 vhost_user_session_signal_anyway (VhostUserSession *session, unsigned queue) {
-  const int fd = keeper_link_fd (session->link, session->queues[queue].call_slot);
+  const int fd = vhost_user_session_fd (session, session->queues[queue].call_slot);
 
   if (fd >= 0)
     signal_fd (fd);
@@ -330,13 +386,21 @@ vhost_user_session_has_own_memory (VhostUserSession *session) {
 
 gboolean
 vhost_user_session_memory_is_sound (VhostUserSession *session) {
-  for (unsigned i = 0; i < session->memory.n_regions; i++) {
-    if (!guest_map_is_broken (session->memory.regions[i].host))
-      continue;
+  const unsigned breaks = guest_map_breaks ();
+  gboolean sound = TRUE;
+
+  if (breaks == session->breaks_seen)
+    return TRUE;
+  for (unsigned i = 0; i < session->memory.n_regions; i++)
+    sound &= !guest_map_is_broken (session->memory.regions[i].host);
+  for (unsigned i = 0; i < session->leaving.n_regions; i++)
+    sound &= !guest_map_is_broken (session->leaving.regions[i].host);
+  sound &= !guest_map_is_broken (session->inflight.memory);
+  if (sound)
+    session->breaks_seen = breaks;
+  else
     vhost_user_session_close (session, "the front-end took away memory that it had given us");
-    return FALSE;
-  }
-  return TRUE;
+  return sound;
 }
 
 /* ---- backend channel ---- */
@@ -387,7 +451,7 @@ receive_channel (VhostUserSession *session, const uint8_t *bytes, size_t n) {
   session->channel_consumed += n;
   session->channel_want = TRUE;
   session->type->map_answered (session->device, value == 0);
-  session->type->settle (session->device);
+  vhost_user_session_settle (session);
 }
 
 gboolean
@@ -430,7 +494,7 @@ vhost_user_session_received (VhostUserSession *session, enum keeper_stream strea
     receive_main (session, bytes, n, slots, n_slots, truncated);
   else if (stream == KEEPER_CHANNEL && epoch == session->channel_epoch && position == session->channel_consumed) {
     for (unsigned i = 0; i < n_slots; i++) /* no answer has any */
-      keeper_link_drop (session->link, slots[i]);
+      vhost_user_transport_drop (session->transport, slots[i]);
     receive_channel (session, bytes, n);
   }
 }
@@ -450,28 +514,31 @@ vhost_user_session_gone (VhostUserSession *session, enum keeper_stream stream, u
       return;
     }
     drop_channel (session); /* QEMU does this when the device stops; a new one may come */
-    session->type->settle (session->device);
+    vhost_user_session_settle (session);
   }
 }
 
 /* ---- life ---- */
 
 VhostUserSession *
-vhost_user_session_new (KeeperLink *link, uint64_t connection, uint64_t channel_epoch, const VhostUserDevice *device_type,
-                        gpointer device) {
+vhost_user_session_new (VhostUserTransport *transport, uint64_t connection, uint64_t channel_epoch,
+                        const VhostUserDevice *device_type, gpointer device) {
   VhostUserSession *session = g_new0 (VhostUserSession, 1);
 
   g_assert (device_type->n_queues <= VHOST_USER_QUEUES_MAX && device_type->config_bytes <= VHU_CONFIG_BYTES_MAX);
+  g_assert (!device_type->mem_slots || !device_type->n_shmem);
   session->type = device_type;
   session->device = device;
   session->context = g_main_context_ref_thread_default ();
-  session->link = link;
+  session->transport = transport;
+  session->stopping = -1;
+  session->breaks_seen = guest_map_breaks ();
   session->connection = connection;
   session->channel_epoch = channel_epoch;
   session->channel_slot = STATE_NONE;
   for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
     session->queues[i].kick_slot = session->queues[i].call_slot = session->queues[i].err_slot = STATE_NONE;
-  for (unsigned i = 0; i < VHU_MEMORY_REGIONS_MAX; i++)
+  for (unsigned i = 0; i < GUEST_REGIONS_MAX; i++)
     session->region_slots[i] = STATE_NONE;
   session->want = TRUE;
   return session;

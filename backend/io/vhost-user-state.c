@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+_Static_assert (VHOST_USER_QUEUES_MAX <= STATE_QUEUES_MAX, "all queues are saved");
+
 /* ---- saving ---- */
 
 static void
@@ -43,6 +45,7 @@ vhost_user_session_save (VhostUserSession *session, struct state_record *record)
   state->map_open = (uint8_t)session->map_open;
   state->have_features = (uint8_t)session->have_features;
   state->have_protocol_features = (uint8_t)session->have_protocol_features;
+  g_assert (session->memory.n_regions <= G_N_ELEMENTS (state->regions)); /* no mem_slots */
   state->n_regions = session->memory.n_regions;
   memset (state->regions, 0, sizeof state->regions);
   for (unsigned i = 0; i < session->memory.n_regions; i++)
@@ -89,15 +92,15 @@ restore_queue (VhostUserSession *session, unsigned index, const struct state_que
     queue->push_open
         = virtqueue_restore (&queue->vq, &session->memory, state->next_avail, state->next_used, &why) == VIRTQUEUE_RESTORED_OPEN;
   }
-  if (queue->started && keeper_link_fd (session->link, queue->kick_slot) >= 0)
+  if (queue->started && vhost_user_session_fd (session, queue->kick_slot) >= 0)
     vhost_user_session_watch_kick (session, index);
 }
 
 VhostUserSession *
-vhost_user_session_restore (KeeperLink *link, const struct state_session *state, const VhostUserDevice *device_type, gpointer device,
+vhost_user_session_restore (VhostUserTransport *transport, const struct state_session *state, const VhostUserDevice *device_type, gpointer device,
                             GError **error) {
   g_autoptr (VhostUserSession) session
-      = vhost_user_session_new (link, state->connection, state->channel_epoch, device_type, device);
+      = vhost_user_session_new (transport, state->connection, state->channel_epoch, device_type, device);
 
   session->consumed = state->consumed;
   session->sent = state->sent;
@@ -148,18 +151,19 @@ vhost_user_session_redo (VhostUserSession *session, const struct state_record *r
     }
   }
   if (record->out_bytes[KEEPER_CHANNEL]) {
-    keeper_link_set_channel (session->link, session->channel_epoch, session->channel_slot); /* before what goes out on it */
-    keeper_link_send (session->link, KEEPER_CHANNEL, session->channel_epoch, session->channel_sent, record->out[KEEPER_CHANNEL],
-                      record->out_bytes[KEEPER_CHANNEL], record->out_slot);
+    /* before what goes out on it */
+    vhost_user_transport_set_channel (session->transport, session->channel_epoch, session->channel_slot);
+    vhost_user_transport_send (session->transport, KEEPER_CHANNEL, session->channel_epoch, session->channel_sent,
+                               record->out[KEEPER_CHANNEL], record->out_bytes[KEEPER_CHANNEL], record->out_slot);
   }
   if (record->out_bytes[KEEPER_MAIN])
-    keeper_link_send (session->link, KEEPER_MAIN, session->connection, session->sent, record->out[KEEPER_MAIN],
-                      record->out_bytes[KEEPER_MAIN], KEEPER_NO_SLOT);
+    vhost_user_transport_send (session->transport, KEEPER_MAIN, session->connection, session->sent, record->out[KEEPER_MAIN],
+                               record->out_bytes[KEEPER_MAIN], KEEPER_NO_SLOT);
 }
 
 gboolean
 vhost_user_session_uses (const VhostUserSession *session, unsigned slot) {
-  if (slot == session->channel_slot || keeper_link_is_ahead (session->link, slot, session->consumed))
+  if (slot == session->channel_slot || vhost_user_transport_is_ahead (session->transport, slot, session->consumed))
     return TRUE;
   for (unsigned i = 0; i < session->memory.n_regions; i++)
     if (slot == session->region_slots[i])

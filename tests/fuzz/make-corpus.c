@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Writes the seed corpora: make-corpus FOLDER → FOLDER/{message,chain,request,state}/NAME. The same bytes each time. */
+/* Writes the seed corpora: make-corpus FOLDER → FOLDER/{message,chain,request,state,blk}/NAME. The same bytes each time. */
 #include <errno.h>
 #include <glib.h>
 #include <glib/gstdio.h>
@@ -8,6 +8,7 @@
 #include "core/vhost-user.h"
 #include "core/device-state.h"
 #include "core/memory-device.h"
+#include "fuzz-blk.h"
 #include "fuzz-chain.h"
 #include "fuzz-request.h"
 #include "fuzz-state.h"
@@ -115,12 +116,42 @@ qemu_starts (void) {
   return seed;
 }
 
+/* … and a disk's, which is to survive its back-end: padded as QEMU says it, then packed. */
+static GByteArray *
+qemu_disk_starts (void) {
+  GByteArray *seed = g_byte_array_new ();
+  const uint64_t asked[3] = { 0, 0, 128ull << 16 | 4 }, given[3] = { 4 * 2112, 0, 128ull << 16 | 4 };
+
+  add_number (seed, VHU_SET_PROTOCOL_FEATURES, 0, 1u << 0 | 1u << 3 | 1u << 5 | 1u << 9 | 1u << 12);
+  add_message (seed, VHU_GET_INFLIGHT_FD, 0, asked, 24);
+  add_message (seed, VHU_SET_INFLIGHT_FD, 1, given, 24);
+  add_message (seed, VHU_GET_INFLIGHT_FD, 0, asked, 20);
+  add_message (seed, VHU_SET_INFLIGHT_FD, 1, given, 20);
+  add_number (seed, VHU_SET_VRING_BASE, 0, 0);
+  return seed;
+}
+
+/* As libblkio gives its memory, and takes it away. */
+static GByteArray *
+memory_slots (void) {
+  GByteArray *seed = g_byte_array_new ();
+  const uint64_t region[5] = { 0, 0x7f0000000000, 2 << 20, 0x7f0000000000, 4096 };
+
+  add_message (seed, VHU_GET_MAX_MEM_SLOTS, 0, NULL, 0);
+  add_message (seed, VHU_ADD_MEM_REG, 1, region, sizeof region);
+  add_message (seed, VHU_REM_MEM_REG, 0, region, sizeof region);
+  add_message (seed, VHU_REM_MEM_REG, 1, region, sizeof region);
+  return seed;
+}
+
 static void
 message_seeds (void) {
   GByteArray *seed = g_byte_array_new ();
 
   save ("message", "qemu-realizes", qemu_realizes ());
   save ("message", "qemu-starts", qemu_starts ());
+  save ("message", "qemu-disk-starts", qemu_disk_starts ());
+  save ("message", "memory-slots", memory_slots ());
   add_memory_table (seed, 8);
   add_memory_table (seed, 0);
   save ("message", "memory-tables", seed);
@@ -363,6 +394,56 @@ state_seeds (void) {
   save ("state", "newer", seed);
 }
 
+/* ---- block requests ---- */
+
+static GByteArray *
+blk_seed (uint8_t options, uint32_t n_pages, uint16_t out, uint16_t in, uint8_t how, uint32_t type, uint64_t sector) {
+  const uint32_t head[2] = { type, 0 };
+  GByteArray *seed = g_byte_array_new ();
+
+  ADD_8 (seed, options);
+  add_16 (seed, (uint16_t)n_pages);
+  add_16 (seed, (uint16_t)(n_pages >> 16));
+  add_16 (seed, out);
+  add_16 (seed, in);
+  ADD_8 (seed, how);
+  add (seed, head, sizeof head);
+  add (seed, &sector, sizeof sector);
+  return seed;
+}
+
+static void
+add_blk_range (GByteArray *seed, uint64_t sector, uint32_t n_sectors, uint32_t flags) {
+  const uint32_t tail[2] = { n_sectors, flags };
+
+  add (seed, &sector, sizeof sector);
+  add (seed, tail, sizeof tail);
+}
+
+static void
+blk_seeds (void) {
+  GByteArray *seed;
+
+  save ("blk", "read", blk_seed (0, 100, 16, 8 * 4096 + 1, 0, 0, 92 * 8));
+  save ("blk", "read-cut", blk_seed (0, 100, 16, 3 * 4096 + 1, 7, 0, 8));
+  save ("blk", "write-cut", blk_seed (0, 100, 16 + 2 * 4096, 1, 100, 1, 0));
+  save ("blk", "write-read-only", blk_seed (FUZZ_BLK_READ_ONLY, 100, 16 + 4096, 1, 0, 1, 0));
+  save ("blk", "flush", blk_seed (0, 100, 16, 1, 1, 4, 0));
+  save ("blk", "get-id", blk_seed (0, 100, 16, 21, 3, 8, 0));
+  save ("blk", "no-status", blk_seed (0, 100, 16, 0, 0, 0, 0));
+  save ("blk", "short-header", blk_seed (0, 100, 15, 1, 2, 0, 0));
+  save ("blk", "sector-overflows", blk_seed (0, 100, 16, 4097, 0, 0, UINT64_MAX - 7));
+  seed = blk_seed (FUZZ_BLK_LARGE, 1u << 20, 16 + 3 * 16, 1, 5, 11, 0);
+  add_blk_range (seed, 0, 8, 0);
+  add_blk_range (seed, (1ull << 35) - 8, 8, 0);
+  add_blk_range (seed, 1ull << 35, 8, 0);
+  save ("blk", "discard", seed);
+  seed = blk_seed (0, 1000, 16 + 2 * 16, 1, 0, 13, 0);
+  add_blk_range (seed, 0, 8000, 1);
+  add_blk_range (seed, 0, 8, 2);
+  save ("blk", "write-zeroes", seed);
+}
+
 int
 main (int argc, char **argv) {
   if (argc != 2) {
@@ -377,5 +458,6 @@ main (int argc, char **argv) {
   save ("request", "poor-host", poor_host ());
   save ("request", "raw-and-wrong", raw_and_wrong ());
   state_seeds ();
+  blk_seeds ();
   return 0;
 }

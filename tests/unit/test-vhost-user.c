@@ -10,7 +10,7 @@
 #define REPLY 4u
 #define NEED_REPLY 8u
 
-enum shape { NOTHING, NUMBER, VRING_STATE, VRING_ADDR, VRING_FD, MEMORY, CONFIG };
+enum shape { NOTHING, NUMBER, VRING_STATE, VRING_ADDR, VRING_FD, MEMORY, CONFIG, INFLIGHT, REGION };
 
 /* The protocol as its document has it, apart from the codec's own table. */
 static const struct {
@@ -38,7 +38,12 @@ static const struct {
   { 21, NOTHING, 1, "SET_BACKEND_REQ_FD" },
   { 24, CONFIG, 0, "GET_CONFIG" },
   { 25, CONFIG, 0, "SET_CONFIG" },
+  { 31, INFLIGHT, 0, "GET_INFLIGHT_FD" },
+  { 32, INFLIGHT, 1, "SET_INFLIGHT_FD" },
   { 34, NOTHING, 0, "RESET_DEVICE" },
+  { 36, NOTHING, 0, "GET_MAX_MEM_SLOTS" },
+  { 37, REGION, 1, "ADD_MEM_REG" },
+  { 38, REGION, 0, "REM_MEM_REG" },
   { 44, NOTHING, 0, "GET_SHMEM_CONFIG" },
 };
 
@@ -146,6 +151,10 @@ fits (enum shape shape, unsigned fixed_fds, uint32_t bytes, unsigned fds) {
     return bytes == 8 && fds == 0;
   case CONFIG: /* zeroes: 0 bytes at 0 */
     return bytes == 12 && fds == 0;
+  case REGION: /* zeroes: an empty region */
+    return false;
+  case INFLIGHT: /* packed as the document has it, or padded as QEMU has it */
+    return (bytes == 20 || bytes == 24) && fds == fixed_fds;
   }
   g_assert_not_reached ();
 }
@@ -377,6 +386,70 @@ test_config_range (void) {
 }
 
 static void
+test_one_region (void) {
+  uint64_t wire[5] = { UINT64_MAX, 0x1000, 0x2000, 0x3000, 0x4000 }; /* padding first, which says nothing */
+  struct vhu_message message;
+
+  for (uint32_t bytes = 0; bytes <= 48; bytes += 4)
+    for (unsigned fds = 0; fds < 4; fds++) {
+      const uint64_t longest[6] = { 0, 0x1000, 0x2000, 0x3000, 0x4000, 0 };
+      const bool good = bytes == 40;
+
+      g_assert_cmpint (decode (VHU_ADD_MEM_REG, longest, bytes, fds, &message) == NULL, ==, good && fds == 1);
+      /* a descriptor that comes with a region which goes is let go of */
+      g_assert_cmpint (decode (VHU_REM_MEM_REG, longest, bytes, fds, &message) == NULL, ==, good && fds <= 1);
+    }
+  g_assert_null (decode (VHU_ADD_MEM_REG, wire, 40, 1, &message));
+  g_assert_cmpuint (message.region.guest_addr, ==, 0x1000);
+  g_assert_cmpuint (message.region.bytes, ==, 0x2000);
+  g_assert_cmpuint (message.region.user_addr, ==, 0x3000);
+  g_assert_cmpuint (message.region.mmap_offset, ==, 0x4000);
+  for (unsigned i = 1; i < 5; i++) {
+    const uint64_t was = wire[i];
+
+    if (i == 2)
+      continue;
+    wire[i] = UINT64_MAX - 0x1fff;
+    g_assert_cmpstr (decode (VHU_ADD_MEM_REG, wire, 40, 1, &message), ==, "memory region wraps around");
+    wire[i]--;
+    g_assert_cmpstr (decode (VHU_ADD_MEM_REG, wire, 40, 1, &message), ==, NULL);
+    wire[i] = was;
+  }
+  wire[2] = 0;
+  g_assert_cmpstr (decode (VHU_REM_MEM_REG, wire, 40, 0, &message), ==, "empty memory region");
+}
+
+struct inflight_wire {
+  uint64_t bytes, offset;
+  uint16_t n_queues, queue_size;
+  uint32_t padding;
+};
+
+static void
+test_inflight (void) {
+  struct inflight_wire wire = { 1ull << 40, 0x5000, 16, 1024, 0 };
+  struct vhu_message message;
+
+  for (uint32_t bytes = 20; bytes <= 24; bytes += 4) {
+    wire.padding = 0x77777777; /* says nothing */
+    g_assert_cmpstr (decode (VHU_SET_INFLIGHT_FD, &wire, bytes, 1, &message), ==, NULL);
+    g_assert_cmpuint (message.inflight.bytes, ==, 1ull << 40);
+    g_assert_cmpuint (message.inflight.offset, ==, 0x5000);
+    g_assert_cmpuint (message.inflight.n_queues, ==, 16);
+    g_assert_cmpuint (message.inflight.queue_size, ==, 1024);
+    g_assert_cmpuint (message.inflight.payload_bytes, ==, bytes);
+  }
+  wire.offset = UINT64_MAX - (1ull << 40);
+  g_assert_cmpstr (decode (VHU_SET_INFLIGHT_FD, &wire, 24, 1, &message), ==, NULL);
+  wire.offset++;
+  g_assert_cmpstr (decode (VHU_SET_INFLIGHT_FD, &wire, 24, 1, &message), ==, "inflight region wraps around");
+  g_assert_cmpstr (decode (VHU_GET_INFLIGHT_FD, &wire, 24, 0, &message), ==, "inflight region wraps around");
+  wire.offset = UINT64_MAX;
+  wire.bytes = 1;
+  g_assert_cmpstr (decode (VHU_SET_INFLIGHT_FD, &wire, 20, 1, &message), ==, "inflight region wraps around");
+}
+
+static void
 test_names (void) {
   for (size_t i = 0; i < G_N_ELEMENTS (known); i++)
     g_assert_cmpstr (vhu_request_name (known[i].request), ==, known[i].name);
@@ -418,6 +491,16 @@ test_encode_replies (void) {
   config.bytes = VHU_CONFIG_BYTES_MAX;
   assert_message (vhu_encode_config (&config, out, cap), VHU_GET_CONFIG, VERSION | REPLY, &config, 268);
   assert_message (vhu_encode_empty_config (out, cap), VHU_GET_CONFIG, VERSION | REPLY, "", 0);
+}
+
+static void
+test_encode_inflight (void) {
+  const struct inflight_wire wire = { 0x1122, 0x3344, 2, 128, 0 };
+  struct vhu_inflight inflight = { 0x1122, 0x3344, 2, 128, 24 };
+
+  assert_message (vhu_encode_inflight (&inflight, out, cap), VHU_GET_INFLIGHT_FD, VERSION | REPLY, &wire, 24);
+  inflight.payload_bytes = 20;
+  assert_message (vhu_encode_inflight (&inflight, out, cap), VHU_GET_INFLIGHT_FD, VERSION | REPLY, &wire, 20);
 }
 
 static void
@@ -486,7 +569,7 @@ test_random_bytes (void) {
     struct vhu_message message;
 
     if (testing_once_in (rand, 2))
-      head[2] = (uint32_t[]){ 0, 8, 12, 40, 8 + 32, 8 + 64 }[testing_below (rand, 6)];
+      head[2] = (uint32_t[]){ 0, 8, 12, 40, 8 + 32, 8 + 64, 24 }[testing_below (rand, 7)];
     for (unsigned i = 0; i < sizeof payload; i += 8) {
       const uint64_t word = testing_once_in (rand, 3) ? testing_edgy (rand) : testing_below (rand, 4);
 
@@ -496,6 +579,8 @@ test_random_bytes (void) {
         || decode (head[0], payload, header.bytes, (unsigned)testing_below (rand, 3), &message))
       continue;
     accepted++;
+    if (header.request == VHU_GET_INFLIGHT_FD || header.request == VHU_SET_INFLIGHT_FD)
+      g_assert_cmpuint (message.inflight.offset + message.inflight.bytes, >=, message.inflight.bytes);
     if (header.request != VHU_SET_MEM_TABLE)
       continue;
     g_assert_cmpuint (message.memory.n_regions, <=, VHU_MEMORY_REGIONS_MAX);
@@ -529,9 +614,12 @@ main (int argc, char **argv) {
   g_test_add_func ("/vhost-user/memory table/empty and wrapping and overlapping regions are refused",
                    test_memory_table_bad_regions);
   g_test_add_func ("/vhost-user/config/a range outside of config space is refused", test_config_range);
+  g_test_add_func ("/vhost-user/memory slots/a region is checked as one of a table is", test_one_region);
+  g_test_add_func ("/vhost-user/inflight/packed or padded it says the same, and wraps nowhere", test_inflight);
   g_test_add_func ("/vhost-user/every request has its name", test_names);
   g_test_add_func ("/vhost-user/encode/replies have their layout and never exceed their room", test_encode_replies);
   g_test_add_func ("/vhost-user/encode/a shared memory config has its layout and at most 256 regions", test_encode_shmem_config);
+  g_test_add_func ("/vhost-user/encode/an inflight region is described as it was asked for", test_encode_inflight);
   g_test_add_func ("/vhost-user/encode/messages to the front-end have their layout", test_encode_backend);
   g_test_add_func ("/vhost-user/only a reply of 8 bytes is a reply", test_backend_reply);
   g_test_add_func ("/vhost-user/what is accepted of random bytes keeps the promises", test_random_bytes);

@@ -268,7 +268,7 @@ __wrap_virtqueue_push (struct virtqueue *vq, uint16_t head, uint32_t written) {
 static void
 signal_anyway (VhostUserSession *session, unsigned queue) {
   const uint64_t one = 1;
-  const int fd = keeper_link_fd (session->link, session->queues[queue].call_slot);
+  const int fd = vhost_user_session_fd (session, session->queues[queue].call_slot);
 
   if (fd >= 0 && write (fd, &one, sizeof one) != sizeof one)
     return;
@@ -280,7 +280,7 @@ config_changed_anyway (VhostUserSession *session) {
   uint8_t message[VHU_HEADER_BYTES];
   const size_t n = vhu_encode_backend (VHU_BACKEND_CONFIG_CHANGE, false, NULL, message, sizeof message);
 
-  const int fd = keeper_link_fd (session->link, session->channel_slot);
+  const int fd = vhost_user_session_fd (session, session->channel_slot);
 
   /* past the keeper, which takes a front-end that is flooded for one that does not read */
   if (fd >= 0 && send (fd, message, n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)n)

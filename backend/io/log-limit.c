@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "device/log-limit.h"
+#include "io/log-limit.h"
 
 #define BURST 10u
 

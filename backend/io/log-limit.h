@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Keeps a guest from flooding the host's log: a burst passes, then one line a second. */
-#ifndef DOMYBS_DEVICE_LOG_LIMIT_H
-#define DOMYBS_DEVICE_LOG_LIMIT_H
+#ifndef DOMYBS_IO_LOG_LIMIT_H
+#define DOMYBS_IO_LOG_LIMIT_H
 
 #include <glib.h>
 
