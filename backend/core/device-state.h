@@ -50,10 +50,12 @@
 #include "core/memory-device.h"
 #include "core/virtqueue.h"
 
-#ifndef DOMYBS_STATE_VERSION /* tests build a back-end of the version before */
+#ifndef DOMYBS_STATE_VERSION /* tests build back-ends of other versions */
 #define DOMYBS_STATE_VERSION 2u
 #endif
+#ifndef DOMYBS_STATE_OLDEST
 #define DOMYBS_STATE_OLDEST 1u /* that we read, and that reads ours */
+#endif
 #define DOMYBS_STATE_MAGIC 0x4554415453424d59ull /* "YMBSTATE" */
 
 #define STATE_QUEUES_MAX 16u

@@ -7,7 +7,7 @@
 #include "device/backend.h"
 #include "device/guest-events.h"
 #include "device/host-room.h"
-#include "device/log-limit.h"
+#include "io/log-limit.h"
 #include "io/vhost-user-session.h"
 #include "io/window.h"
 
@@ -52,6 +52,7 @@ struct Backend {
   unsigned n_punches;     /* whose content is to go */
   struct block_run punches[DOMYBS_RUNS_MAX];
   uint8_t old_window_slot;
+  gboolean unpunched; /* something could not be punched: blocks that nobody has may hold what was in them */
 
   BackendReplaceFailed replace_failed;
   gpointer replace_data;

@@ -76,7 +76,10 @@ do_punches (Backend *backend) {
     g_autoptr (GError) error = NULL;
 
     CRASH_POINT ("punch");
-    if (!window_punch (backend->window, &backend->punches[i], &error) && log_limit_pass (&backend->refused_log))
+    if (window_punch (backend->window, &backend->punches[i], &error))
+      continue;
+    backend->unpunched = TRUE;
+    if (log_limit_pass (&backend->refused_log))
       g_warning ("%s: %s; the next audit tries again", backend->name, error->message);
   }
   backend->n_punches = 0;
@@ -158,6 +161,7 @@ load_backend (Backend *backend, const struct state_backend *state) {
 
 static gboolean
 load_window (Backend *backend, GError **error) {
+  gboolean all;
   int fd;
 
   if (backend->window_slot == STATE_NONE)
@@ -170,7 +174,8 @@ load_window (Backend *backend, GError **error) {
   backend->window = window_from_fd (fd, backend->device.options.window_blocks, error);
   if (!backend->window)
     return FALSE;
-  window_audit (backend->window, &backend->device.regions); /* what another did not live to punch, or populated for nobody */
+  window_audit (backend->window, &backend->device.regions, &all); /* what another did not live to punch, or populated for nobody */
+  backend->unpunched = !all;
   return TRUE;
 }
 
@@ -192,7 +197,7 @@ load_session (Backend *backend, const struct state_session *state, GError **erro
   if (state->connection && state->connection == hello->connection && hello->is_connected) {
     g_autoptr (GError) local = NULL;
 
-    backend->session = vhost_user_session_restore (backend->link, state, &backend->type, backend, &local);
+    backend->session = vhost_user_session_restore (keeper_link_transport (backend->link), state, &backend->type, backend, &local);
     if (backend->session)
       return TRUE;
     if (hello->strikes + 1 < KEEPER_STRIKES_MAX) { /* a passing want of memory, maybe: another worker tries again */

@@ -46,8 +46,10 @@ void_grants (Backend *backend) {
 
   backend_return_later (backend, backend->device.regions.granted);
   memory_device_reset (&backend->device);
-  if (backend->window && !window_punch (backend->window, &all, &error))
+  if (backend->window && !window_punch (backend->window, &all, &error)) {
+    backend->unpunched = TRUE;
     g_warning ("%s: %s", backend->name, error->message);
+  }
 }
 
 static gboolean
@@ -153,6 +155,7 @@ replace_window (Backend *backend, GError **error) {
   backend->window = window_new (backend->device.options.window_blocks, error);
   if (!backend->window)
     return FALSE;
+  backend->unpunched = FALSE;
   fd = fcntl (window_fd (backend->window), F_DUPFD_CLOEXEC, 0);
   if (fd < 0)
     domybs_error_errno (error, "can't keep the window's memfd");
@@ -212,8 +215,9 @@ populate (Backend *backend, const struct device_plan *plan, uint64_t blocks) {
     if (!window_populate (backend->window, &run, &error)) {
       if (log_limit_pass (&backend->refused_log))
         g_warning ("%s: %s", backend->name, error->message);
-      while (i-- > 0)
-        window_punch (backend->window, &plan->runs[i], NULL);
+      for (unsigned j = 0; j <= i; j++)
+        if (!window_punch (backend->window, &plan->runs[j], NULL))
+          backend->unpunched = TRUE;
       return FALSE;
     }
     done += run.count;
@@ -221,14 +225,26 @@ populate (Backend *backend, const struct device_plan *plan, uint64_t blocks) {
   return TRUE;
 }
 
+/* Blocks that are granted read as zero: what could not be punched when they were given back is punched now. FALSE: it still can't. */
+static gboolean
+is_clean (Backend *backend) {
+  gboolean all = TRUE;
+
+  if (backend->unpunched)
+    window_audit (backend->window, &backend->device.regions, &all);
+  backend->unpunched = !all;
+  return all;
+}
+
 static void
 do_grant (Backend *backend, struct device_plan *plan) {
   const bool all = plan->request.grant.flags & DOMYBS_GRANT_F_ALL;
-  enum device_shortage shortage;
-  const uint64_t taken = host_room_take (backend->room, plan->blocks, &shortage);
+  const gboolean clean = is_clean (backend);
+  enum device_shortage shortage = DEVICE_SHORTAGE_NONE;
+  const uint64_t taken = clean ? host_room_take (backend->room, plan->blocks, &shortage) : 0;
   enum device_outcome outcome = DEVICE_DONE;
 
-  if (shortage == DEVICE_SHORTAGE_HOST_BUSY)
+  if (!clean || shortage == DEVICE_SHORTAGE_HOST_BUSY)
     outcome = DEVICE_RETRY;
   else if (taken == 0 || (all && taken < plan->blocks)) /* before anything is populated for nothing */
     outcome = DEVICE_NO_HOST_CAPACITY;
@@ -397,15 +413,16 @@ on_queue_ready (gpointer data, unsigned queue) {
 
 /* A HELLO that waits is still in the ring; when the queue runs again it is taken from there, and then the window may be mapped
  * already. Only our waiting ends. */
-static void
+static gboolean
 on_queue_stop (gpointer data, unsigned queue) {
   Backend *backend = data;
 
-  if (queue != DOMYBS_VQ_REQUEST || !backend->busy)
-    return;
-  source_clear (&backend->map_timeout);
-  memory_device_drop (&backend->device, &backend->plan);
-  backend->busy = FALSE;
+  if (queue == DOMYBS_VQ_REQUEST && backend->busy) {
+    source_clear (&backend->map_timeout);
+    memory_device_drop (&backend->device, &backend->plan);
+    backend->busy = FALSE;
+  }
+  return TRUE;
 }
 
 static void
@@ -475,7 +492,8 @@ on_connected (gpointer data, uint64_t epoch) {
 
   if (backend->session)
     return; /* the keeper has one connection at a time */
-  backend->session = vhost_user_session_new (backend->link, epoch, backend->channel_epoch, &backend->type, backend);
+  backend->session = vhost_user_session_new (keeper_link_transport (backend->link), epoch, backend->channel_epoch, &backend->type,
+                                             backend);
   backend->connections++;
   backend_commit (backend);
   tell_changed (backend);
@@ -580,11 +598,13 @@ backend_reclaim (Backend *backend, uint64_t blocks, uint32_t deadline_ms) {
 
 uint64_t
 backend_audit (Backend *backend) {
+  gboolean all;
   uint64_t bytes;
 
   if (!backend->window)
     return 0;
-  bytes = window_audit (backend->window, &backend->device.regions);
+  bytes = window_audit (backend->window, &backend->device.regions, &all);
+  backend->unpunched = !all;
   backend->audit_bytes += bytes;
   if (bytes && log_limit_pass (&backend->refused_log))
     g_warning ("%s: the guest touched %" G_GUINT64_FORMAT " KiB that it was not granted; they were taken back", backend->name,

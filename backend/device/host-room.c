@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "device/host-room.h"
-#include "device/log-limit.h"
+#include "io/log-limit.h"
 #include "io/host-memory.h"
 
 /* /proc/meminfo is read at most this often: reading it costs more than a grant does. */

@@ -5,6 +5,7 @@
 #include "io/error.h"
 #include "io/guest-map.h"
 #include "io/sandbox.h"
+#include "io/sandbox-calls.h"
 #include "io/source.h"
 #include "io/state-file.h"
 
@@ -12,6 +13,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/time.h>
+
+SANDBOX_KEEPER_CALLS (SANDBOX_CALL (setitimer));
+
+/* Of processor time. A start takes some 10 ms of it. */
+#define START_SECONDS 2
 
 typedef struct {
   GMainLoop *loop;
@@ -50,11 +57,17 @@ adopt_account (const Options *options, KeeperLink *link, GError **error) {
   return host_account_adopt (fd, (unsigned)options->account_slot, limit, error);
 }
 
+/* NULL without an error: there is none to be had. */
 static ControlServer *
-open_control (KeeperLink *link, Operator *op) {
-  const int fd = fcntl (keeper_link_fd (link, KEEPER_SLOT_CONTROL), F_DUPFD_CLOEXEC, 0);
+open_control (KeeperLink *link, Operator *op, GError **error) {
+  const int socket_fd = keeper_link_fd (link, KEEPER_SLOT_CONTROL);
+  const int fd = socket_fd < 0 ? -1 : fcntl (socket_fd, F_DUPFD_CLOEXEC, 0);
 
-  return fd < 0 ? NULL : control_server_new (fd, "domybs-backend", backend_command, op);
+  if (fd >= 0)
+    return control_server_new (fd, "domybs-backend", backend_command, op);
+  if (socket_fd >= 0) /* another worker may have more luck; one without it would be deaf for as long as it lives */
+    domybs_error_errno (error, "can't have the control socket");
+  return NULL;
 }
 
 /* Whether this program can take the place of the worker before: asked before that one ends. */
@@ -65,6 +78,20 @@ can_go_on (const Options *options, KeeperLink *link, GError **error) {
   return fd < 0 || state_file_is_ours (fd, options->backend.device.window_blocks, error);
 }
 
+/* libseccomp can go round for ever where it finds no memory: a worker that does not get on with its start dies, as others do. */
+static void
+limit_start (void) {
+  const struct itimerval limit = { .it_value = { .tv_sec = START_SECONDS } };
+
+  signal (SIGPROF, SIG_DFL);
+  setitimer (ITIMER_PROF, &limit, NULL);
+}
+
+static void
+start_is_over (void) {
+  signal (SIGPROF, SIG_IGN);
+}
+
 static gboolean
 run (const Options *options, Run *ret_run, GError **error) {
   /* Not freed: to the keeper its end would be ours, before we could say with what status. */
@@ -73,6 +100,7 @@ run (const Options *options, Run *ret_run, GError **error) {
   g_autoptr (Backend) backend = NULL;
   g_autoptr (ControlServer) control = NULL;
   g_autoptr (Monitor) monitor = NULL;
+  g_autoptr (GError) local = NULL;
   GSource *hold = NULL;
   BackendOptions backend_options = options->backend;
   HostAccount *account;
@@ -93,12 +121,17 @@ run (const Options *options, Run *ret_run, GError **error) {
   backend = backend_new (&backend_options, account, link, on_gone, ret_run, error);
   if (!backend)
     return FALSE;
-  control = open_control (link, &op);
+  control = open_control (link, &op, &local);
+  if (local) {
+    g_propagate_error (error, g_steal_pointer (&local));
+    return FALSE;
+  }
   if (control)
     monitor = monitor_new (backend, control);
   op = (Operator){ backend, monitor, control, op.started_at };
   if (!sandbox_worker (error))
     return FALSE;
+  start_is_over ();
   CRASH_POINT ("worker-ready");
   if (keeper_link_hello (link)->mode == KEEPER_MODE_BUSY)
     hold = source_timeout (keeper_link_hello (link)->hold_ms, on_busy_long_enough, ret_run);
@@ -115,6 +148,7 @@ worker_run (const Options *options) {
   Run state = { .status = KEEPER_EXIT_CANT };
 
   CRASH_POINTS_ARM ();
+  limit_start ();
   prctl (PR_SET_NAME, "domybs-worker"); /* as the name it would have the descriptor that it was executed from */
   signal (SIGINT, SIG_IGN); /* what is sent to all of a terminal or a service is for the keeper */
   signal (SIGTERM, SIG_IGN);

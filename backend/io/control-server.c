@@ -12,10 +12,14 @@
 
 SANDBOX_CALLS (SANDBOX_CALL (getsockopt), SANDBOX_CALL (sendto), SANDBOX_CALL (recvfrom));
 
+/* When there is no descriptor for a client: the kernel keeps it. */
+#define ACCEPT_PAUSE_MS 100
+
 struct ControlServer {
   int fd;
   char *greeting;
-  GSource *source;
+  GSource *source; /* NULL while it pauses */
+  GSource *pause;
   GMainContext *context;
   GPtrArray *clients; /* of ControlClient */
   ControlHandler handler;
@@ -221,14 +225,21 @@ may_connect (int fd) {
   return getsockopt (fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && (peer.uid == 0 || peer.uid == geteuid ());
 }
 
+static gboolean on_pause_over (gpointer data);
+
 static gboolean
 on_connection (gint listen_fd, GIOCondition condition, gpointer data) {
   ControlServer *server = data;
   ControlClient *client;
   const int fd = listen_accept (listen_fd);
 
-  if (fd < 0)
+  if (fd < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
     return G_SOURCE_CONTINUE;
+  if (fd < 0) { /* it would be ready again at once */
+    source_clear (&server->source);
+    server->pause = source_timeout (ACCEPT_PAUSE_MS, on_pause_over, server);
+    return G_SOURCE_REMOVE;
+  }
   if (!may_connect (fd) || server->clients->len >= CONTROL_CLIENTS_MAX) {
     const char *text = server->clients->len >= CONTROL_CLIENTS_MAX
                            ? "{\"error\":{\"class\":\"in-use\",\"desc\":\"16 clients are connected already\"}}\n"
@@ -246,6 +257,15 @@ on_connection (gint listen_fd, GIOCondition condition, gpointer data) {
   g_ptr_array_add (server->clients, client);
   send_line (client, server->greeting);
   return G_SOURCE_CONTINUE;
+}
+
+static gboolean
+on_pause_over (gpointer data) {
+  ControlServer *server = data;
+
+  source_clear (&server->pause);
+  server->source = source_fd (server->context, server->fd, G_IO_IN, on_connection, server);
+  return G_SOURCE_REMOVE;
 }
 
 /* ---- events ---- */
@@ -332,6 +352,7 @@ control_server_new (int fd, const char *program, ControlHandler handler, gpointe
 void
 control_server_free (ControlServer *server) {
   source_clear (&server->source);
+  source_clear (&server->pause);
   g_ptr_array_unref (server->clients);
   close (server->fd);
   g_free (server->greeting);

@@ -20,6 +20,8 @@ SANDBOX_CALLS (SANDBOX_CALL_IF (fcntl, 1, ~0u, F_OFD_SETLK), SANDBOX_CALL_IF (fc
 /* Summing takes microseconds; a lock that is still held after this long belongs to a process that was stopped. */
 #define LOCK_TRIES 50
 #define LOCK_PAUSE_US 100
+/* A back-end that starts can wait: on a host with much to do, who holds the lock may not run for a while. */
+#define LOCK_TRIES_AT_START 20000
 
 struct slot {
   _Atomic uint64_t blocks;
@@ -52,10 +54,10 @@ lock_byte (int fd, short type, off_t byte) {
 }
 
 static gboolean
-lock_sum (const HostAccount *account) {
+lock_sum (const HostAccount *account, int tries) {
   if (account->fd < 0)
     return TRUE;
-  for (int i = 0; i < LOCK_TRIES; i++) {
+  for (int i = 0; i < tries; i++) {
     if (lock_byte (account->fd, F_WRLCK, 0) == 0)
       return TRUE;
     g_usleep (LOCK_PAUSE_US);
@@ -102,7 +104,8 @@ static gboolean
 prepare_file (HostAccount *account, const char *path, GError **error) {
   struct stat st;
 
-  if (!lock_sum (account)) {
+  /* Who adopts it finds it set up, and needs no lock to look at it. */
+  if (!account->adopted && !lock_sum (account, LOCK_TRIES_AT_START)) {
     g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_IN_USE, "host account %s is locked by another process that does not go on", path);
     return FALSE;
   }
@@ -126,10 +129,12 @@ prepare_file (HostAccount *account, const char *path, GError **error) {
                  "%s is not a host account of this version; remove it when no domybs-backend runs", path);
     goto fail;
   }
-  unlock_sum (account);
+  if (!account->adopted)
+    unlock_sum (account);
   return TRUE;
 fail:
-  unlock_sum (account);
+  if (!account->adopted)
+    unlock_sum (account);
   return FALSE;
 }
 
@@ -224,7 +229,7 @@ int64_t
 host_account_reserve (HostAccount *account, uint64_t blocks) {
   uint64_t used, room;
 
-  if (!lock_sum (account))
+  if (!lock_sum (account, LOCK_TRIES))
     return -1;
   used = sum (account, FALSE);
   if (used > account->limit_blocks || account->limit_blocks - used < blocks)
@@ -256,7 +261,7 @@ uint64_t
 host_account_used (HostAccount *account) {
   uint64_t used;
 
-  if (!lock_sum (account))
+  if (!lock_sum (account, LOCK_TRIES))
     return sum (account, FALSE);
   used = sum (account, TRUE);
   unlock_sum (account);

@@ -64,12 +64,17 @@ state_file_create (uint64_t window_blocks, struct device_state *ret_state, GErro
 static void
 set_refusal (const void *memory, size_t bytes, const char *why, GError **error) {
   const struct state_header *header = memory;
+  const gboolean is_state = bytes >= sizeof *header && header->magic == DOMYBS_STATE_MAGIC;
 
-  if (bytes >= sizeof *header && header->magic == DOMYBS_STATE_MAGIC && header->oldest_reader > DOMYBS_STATE_VERSION)
+  if (is_state && header->oldest_reader > DOMYBS_STATE_VERSION)
     g_set_error (
         error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE,
         "the device's state has version %u, which versions from %u on can read; this program (%s) reads up to version %u",
         header->version, header->oldest_reader, DOMYBS_VERSION, DOMYBS_STATE_VERSION);
+  else if (is_state && header->version && header->version < DOMYBS_STATE_OLDEST)
+    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE,
+                 "the device's state has version %u; this program (%s) reads versions from %u on: one between them has to come first",
+                 header->version, DOMYBS_VERSION, DOMYBS_STATE_OLDEST);
   else
     g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_CORRUPT, "can't go on from the device's state: %s", why);
 }

@@ -128,7 +128,6 @@ window_populate (Window *window, const struct block_run *run, GError **error) {
   if (result < 0) {
     domybs_error_errno (error, "can't populate %" G_GUINT64_FORMAT " blocks from block %" G_GUINT64_FORMAT " on", run->count,
                         run->start);
-    punch (window, run_start (run), run_bytes (run));
     return FALSE;
   }
   return TRUE;
@@ -154,7 +153,7 @@ window_bytes (const Window *window) {
 /* Memory that somebody fallocated and nobody wrote to is a hole to SEEK_DATA, but it costs all the same. It shows as more memory than
  * the grants could take; below that it is within what the VM may have. */
 static uint64_t
-punch_unwritten (Window *window, const struct regions *regions) {
+punch_unwritten (Window *window, const struct regions *regions, gboolean *all) {
   const uint64_t before = window_bytes (window);
   uint64_t cursor = 0, after;
   struct block_run run;
@@ -162,16 +161,17 @@ punch_unwritten (Window *window, const struct regions *regions) {
   if (before <= regions->granted << DOMYBS_BLOCK_SHIFT)
     return 0;
   while (regions_next_run (regions, false, &cursor, &run))
-    punch (window, run_start (&run), run_bytes (&run));
+    *all &= punch (window, run_start (&run), run_bytes (&run));
   after = window_bytes (window);
   return before > after ? before - after : 0;
 }
 
 uint64_t
-window_audit (Window *window, const struct regions *regions) {
+window_audit (Window *window, const struct regions *regions, gboolean *ret_all) {
   uint64_t cursor = 0, punched = 0;
   struct block_run run;
 
+  *ret_all = TRUE;
   while (regions_next_run (regions, false, &cursor, &run)) {
     const off_t end = run_start (&run) + run_bytes (&run);
     off_t at = run_start (&run);
@@ -185,11 +185,13 @@ window_audit (Window *window, const struct regions *regions) {
       hole = lseek (window->fd, data, SEEK_HOLE);
       if (hole < 0 || hole > end)
         hole = end;
-      if (!punch (window, data, hole - data))
-        break; /* the next audit tries again */
+      if (!punch (window, data, hole - data)) {
+        *ret_all = FALSE; /* the next audit tries again */
+        break;
+      }
       punched += (uint64_t)(hole - data);
       at = hole;
     }
   }
-  return punched + punch_unwritten (window, regions);
+  return punched + punch_unwritten (window, regions, ret_all);
 }

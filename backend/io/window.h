@@ -31,8 +31,8 @@ uint64_t window_map_bytes (const Window *window);
 /* Whether st describes this window's memfd. */
 gboolean window_is (const Window *window, const struct stat *st);
 
-/* Backs a run with memory now, charged to us, as huge pages where the host's shmem_enabled allows. On failure nothing of the run
- * stays backed. */
+/* Backs a run with memory now, charged to us, as huge pages where the host's shmem_enabled allows. On failure some of the run
+ * may be backed: punch it. */
 gboolean window_populate (Window *window, const struct block_run *run, GError **error);
 
 /* Returns a run's memory to the host; its content is gone. */
@@ -41,7 +41,8 @@ gboolean window_punch (Window *window, const struct block_run *run, GError **err
 /* Bytes of host memory that the window holds now, from the kernel. */
 uint64_t window_bytes (const Window *window);
 
-/* Punches what is backed outside of the granted blocks (somebody touched it without a grant). Returns how many bytes that was. */
-uint64_t window_audit (Window *window, const struct regions *regions);
+/* Punches what is backed outside of the granted blocks (somebody touched it without a grant). Returns how many bytes that was;
+ * *ret_all: nothing of it is left. */
+uint64_t window_audit (Window *window, const struct regions *regions, gboolean *ret_all);
 
 #endif

@@ -119,6 +119,10 @@ enum fe_channel_mode {
 struct fe {
   char *why;
 
+  /* Not NULL: what goes to the main socket goes byte by byte, and this is called before each. */
+  void (*trickle) (void *data);
+  void *trickle_data;
+
   int sock;
   int channel;         /* our end of the backend channel */
   int channel_theirs;  /* sent to the back-end, closed after that */

@@ -81,11 +81,14 @@ fe_send_raw (struct fe *fe, int sock, const void *bytes, size_t n, const int *fd
   const int64_t deadline = fe_now_ms () + fe_patience_ms ();
 
   while (n) {
-    struct iovec iov = { (void *)bytes, n };
+    const bool trickles = fe->trickle && sock == fe->sock;
+    struct iovec iov = { (void *)bytes, trickles ? 1 : n };
     struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
     struct pollfd pfd = { sock, POLLOUT, 0 };
     ssize_t sent;
 
+    if (trickles)
+      fe->trickle (fe->trickle_data);
     if (n_fds) {
       struct cmsghdr *cmsg = &control.align;
 

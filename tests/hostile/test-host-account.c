@@ -152,6 +152,40 @@ stopped_back_end_keeps_its_share (void) {
   host_clear (&host);
 }
 
+/* On a busy host who holds the account's lock may not run for a while: a back-end that starts waits for it, and a worker that starts does not
+ * need it. */
+static void
+start_waits_for_the_lock (void) {
+  const struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1 };
+  struct host host;
+  host_init (&host);
+  {
+    g_autoptr (backend_t) first = start (&host);
+    g_autoptr (fe_t) a = open_fe (first);
+    const int fd = open (host.path, O_RDWR | O_CLOEXEC);
+    const pid_t worker = backend_worker (first);
+    struct fe_answer answer;
+
+    g_assert_cmpint (fd, >=, 0);
+    while (fcntl (fd, F_OFD_SETLK, &lock) < 0)
+      g_usleep (1000);
+    g_autoptr (backend_t) second = start (&host);
+    g_usleep (100000); /* longer than a grant waits */
+    g_assert_true (backend_kill_worker (worker));
+    fe_must (a, fe_stats (a, NULL, 0, &answer)); /* of another worker, while the lock is held */
+    g_assert_cmpuint (answer.status, ==, DOMYBS_OK);
+    g_assert_true (backend_is_alive (second));
+    close (fd);
+    {
+      g_autoptr (fe_t) b = open_fe (second);
+
+      fe_must (b, fe_grant (b, LIMIT, DOMYBS_HINT_ANY, 0, 0, 0, &answer));
+      g_assert_cmpuint (answer.blocks, ==, LIMIT);
+    }
+  }
+  host_clear (&host);
+}
+
 static void
 disconnected_guests_share_comes_back (void) {
   struct host host;
@@ -311,6 +345,7 @@ main (int argc, char **argv) {
   g_test_add_func ("/host-account/refused-guest-gets-an-offer", refused_guest_gets_an_offer);
   g_test_add_func ("/host-account/killed-back-ends-share-comes-back", killed_back_ends_share_comes_back);
   g_test_add_func ("/host-account/stopped-back-end-keeps-its-share", stopped_back_end_keeps_its_share);
+  g_test_add_func ("/host-account/start-waits-for-the-lock", start_waits_for_the_lock);
   g_test_add_func ("/host-account/disconnected-guests-share-comes-back", disconnected_guests_share_comes_back);
   g_test_add_func ("/host-account/race-for-the-last-blocks", race_for_the_last_blocks);
   g_test_add_func ("/host-account/race-with-kills", race_with_kills);

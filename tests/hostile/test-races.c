@@ -189,7 +189,7 @@ offer_requests (struct fe *fe, const struct race *race, unsigned *walks, unsigne
   const int64_t end = fe_now_ms () + ROUND_MS;
   const unsigned enough = *walks + ROUND_WALKS_MIN;
 
-  for (uint64_t id = 1; fe_now_ms () < end || (*walks < enough && fe_now_ms () < end + fe_patience_ms ());) {
+  for (uint64_t id = 1; fe_now_ms () < end || (*walks < enough && fe_now_ms () < end + 4 * fe_patience_ms ());) {
     const struct domybs_run run = { 0, 2 };
     uint8_t *request = fe_at (fe, fe_request_gpa (0));
     const size_t n = id % 2 ? fe_encode_grant (fe, request, id, 2, DOMYBS_HINT_ANY, DOMYBS_GRANT_F_ALL, 0, 2)

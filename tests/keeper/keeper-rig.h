@@ -87,6 +87,20 @@ void hand_close (struct hand *hand, uint64_t epoch); /* the connection, and our 
 /* Says something to which there is an answer, and waits for nothing but that: so all before it was dealt with. Uses slot 15. */
 void hand_sync (struct hand *hand, struct rig *rig);
 
+/* The next message must be this DATA, or this GONE. */
+void hand_expect_data (struct hand *hand, enum keeper_stream stream, uint64_t epoch, uint64_t position, const void *bytes, unsigned n,
+                       unsigned n_slots);
+void hand_expect_gone (struct hand *hand, enum keeper_stream stream, uint64_t epoch, uint64_t position, enum keeper_gone why);
+
+/* A keeper with a running worker and one front-end, told as connection 1. */
+void rig_begin (struct rig **ret_rig, struct hand **ret_hand, int *ret_peer);
+#define RIG_BEGIN \
+  g_autoptr (rig_t) rig = NULL; \
+  g_autoptr (hand_t) hand = NULL; \
+  int peer; \
+\
+  rig_begin (&rig, &hand, &peer)
+
 /* ---- front-ends ---- */
 
 void peer_send (int fd, const void *bytes, size_t n, const int *fds, unsigned n_fds);

@@ -5,6 +5,9 @@
 
 #include "guest.h"
 
+#define GUEST_PAGE 4096u
+#define GUEST_MARK 0xcc /* what lies in an answer's page after it was read */
+
 /* guest.c */
 void guest_fill_block (struct guest *guest, uint64_t block);   /* with something new; it is granted */
 void guest_verify_block (struct guest *guest, uint64_t block);

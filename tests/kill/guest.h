@@ -50,6 +50,9 @@ struct guest {
   uint64_t window_blocks, max_blocks, host_blocks;
   char *account_path; /* NULL: none */
   bool indirect;      /* requests also as indirect chains */
+  bool roomy;         /* every GRANT has room for all runs that there can be */
+  void (*trickle) (void *data); /* as fe's, from the next connection on */
+  void *trickle_data;
   uint64_t block_cost; /* of each granted block, in bytes: GUEST_BYTES_TOUCHED, or all of it where grants are populated */
   bool poor_host;     /* FAILED and NO_HOST_CAPACITY may come at any time */
 
@@ -97,7 +100,7 @@ _Noreturn void guest_fail (struct guest *guest, const char *format, ...) G_GNUC_
       guest_fail ((guest), "%s: %s", #call, (guest)->fe->why ? (guest)->fe->why : "?"); \
   } while (0)
 
-/* ---- requests: put into the ring, not waited for. All need a free slot ---- */
+/* ---- requests (guest-requests.c): put into the ring, not waited for. All need a free slot ---- */
 
 bool guest_has_slot (const struct guest *guest);
 void guest_submit_grant (struct guest *guest, uint64_t blocks, uint32_t hint, uint32_t flags, uint64_t area_start, uint64_t area_blocks);

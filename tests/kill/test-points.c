@@ -5,6 +5,7 @@
  * start once more, in the worker that mends the first death. guest.h says what is looked at. Needs the back-end that is built with crash
  * points (backend/io/crash-point.h).
  */
+#include "operations.h"
 #include "stage.h"
 #include "testing.h"
 
@@ -13,6 +14,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <glib/gstdio.h>
@@ -37,104 +39,22 @@ disarm_points (void) {
   return (unsigned)__atomic_load_n (&crash->crashes, __ATOMIC_SEQ_CST);
 }
 
-/* ---- operations ---- */
-
-static void
-grant (struct guest *guest) {
-  guest_submit_grant (guest, 1, DOMYBS_HINT_ANY, 0, 0, 0);
-}
-
-static void
-grant_and_release (struct guest *guest) {
-  guest_submit_grant (guest, 3, DOMYBS_HINT_LOCAL, DOMYBS_GRANT_F_ALL, 0, 0);
-  guest_submit_release (guest, 3, 2);
-  guest_submit_stats (guest, 2);
-}
-
-static void
-release (struct guest *guest) {
-  if (!guest_submit_release (guest, 4, 2))
-    guest_submit_grant (guest, 40, DOMYBS_HINT_ANY, 0, 0, 0);
-}
-
-static void
-repeat (struct guest *guest) {
-  guest_submit_again (guest, 1, false);
-  if (guest_has_slot (guest))
-    guest_submit_again (guest, 2, true);
-}
-
-static void
-bye (struct guest *guest) {
-  guest_submit_bye (guest);
-}
-
-static void
-hello (struct guest *guest) {
-  guest_submit_hello (guest, g_rand_int (guest->random) | 1ull << 40, 64);
-}
-
-static void
-pause_requests (struct guest *guest) {
-  guest_submit_stats (guest, 1);
-  guest_pause (guest, DOMYBS_VQ_REQUEST);
-}
-
-static void
-pause_events (struct guest *guest) {
-  guest_pause (guest, DOMYBS_VQ_EVENT);
-}
-
-static void
-new_call (struct guest *guest) {
-  guest_new_call (guest, DOMYBS_VQ_REQUEST);
-}
-
-static void
-read_config (struct guest *guest) {
-  guest_read_config (guest, false);
-}
-
-static void
-set_target (struct guest *guest) {
-  guest_set_target (guest, true, g_rand_int_range (guest->random, 0, 900));
-}
-
-static void
-reclaim (struct guest *guest) {
-  guest_reclaim (guest, 7);
-}
-
-static const struct operation {
-  const char *name;
-  void (*run) (struct guest *guest);
-} operations[] = {
-  { "grant", grant },
-  { "grant-and-release", grant_and_release },
-  { "release", release },
-  { "repeat", repeat },
-  { "bye", bye },
-  { "hello", hello },
-  { "pause-requests", pause_requests },
-  { "pause-events", pause_events },
-  { "memory-table", guest_same_table },
-  { "new-call", new_call },
-  { "read-config", read_config },
-  { "set-target", set_target },
-  { "reclaim", reclaim },
-  { "reset", guest_reset },
-  { "reconnect", guest_reconnect },
-};
-
 /* ---- tests ---- */
 
-static void
-settle (struct stage *stage, unsigned deaths) {
+/* Until all is done that was begun, also behind the last answer; returns how many died. */
+static unsigned
+settle (struct stage *stage) {
+  unsigned deaths;
+
   guest_drain (stage->guest);
-  deaths += disarm_points ();
+  /* Who answers this has done all that was before it. */
+  g_autoptr (JsonNode) status = backend_control_again (stage->backend, "{\"execute\":\"status\"}");
+  g_assert_nonnull (status);
+  deaths = disarm_points ();
   g_atomic_int_add (&stage->reaper.kills, (gint)deaths);
   if (stage->guest->session == 0)
     guest_begin (stage->guest);
+  return deaths;
 }
 
 static void
@@ -160,9 +80,7 @@ every_point (gconstpointer data) {
     g_assert_cmpuint (n, <, POINTS_MAX);
     arm_points (n, 0);
     operation->run (stage.guest);
-    guest_drain (stage.guest);
-    died = (unsigned)__atomic_load_n (&crash->crashes, __ATOMIC_SEQ_CST);
-    settle (&stage, 0);
+    died = settle (&stage);
     if (n % 16 == 0)
       stage_check (&stage);
   }
@@ -171,9 +89,82 @@ every_point (gconstpointer data) {
   stage_end (&stage);
 }
 
+/* ---- between a commit and its punches ---- */
+
+/* What the window costs now, in bytes: no audit was asked for, and there are none by the clock. */
+static uint64_t
+window_cost (struct guest *guest) {
+  struct stat st;
+
+  g_assert_cmpint (fstat (guest->fe->window.fd, &st), ==, 0);
+  return (uint64_t)st.st_blocks * 512;
+}
+
+static void
+give_back_some (struct guest *guest) {
+  while (!guest_submit_release (guest, 40, 2)) /* it looks at so many random places */
+    ;
+}
+
+/* Blocks are not granted any more, and still full: what they held is gone when the answer comes, whoever gives it, and nobody gives it
+ * twice. Every death at one of the punches of this operation is looked at. */
+static void
+before_the_punch (gconstpointer data) {
+  const struct operation *operation = data;
+  static const char *const no_audits[] = { "--audit-interval=0", NULL };
+  unsigned n, died = 1, at_a_punch = 0;
+  struct stage stage;
+
+  stage_begin (&stage, no_audits);
+  stage.guest->max_blocks = 1024;
+  stage.guest->host_blocks = UINT64_MAX;
+  stage.guest->block_cost = GUEST_BYTES_TOUCHED;
+  for (n = 1; died; n++) {
+    uint64_t answered;
+
+    g_assert_cmpuint (n, <, POINTS_MAX);
+    while (stage.guest->n_granted < 24) {
+      guest_submit_grant (stage.guest, 24 - stage.guest->n_granted, DOMYBS_HINT_ANY, 0, 0, 0);
+      guest_drain (stage.guest);
+    }
+    g_assert_cmpuint (window_cost (stage.guest), ==, 24 * GUEST_BYTES_TOUCHED);
+    answered = stage.guest->answered;
+    arm_points (n, 0);
+    operation->run (stage.guest);
+    guest_drain (stage.guest);
+    died = (unsigned)__atomic_load_n (&crash->crashes, __ATOMIC_SEQ_CST);
+    if (died && strcmp ((const char *)crash->last, "punch") == 0) {
+      at_a_punch++;
+      g_assert_cmpuint (window_cost (stage.guest), ==, stage.guest->n_granted * GUEST_BYTES_TOUCHED);
+      g_assert_cmpuint (stage.guest->answered, ==, answered + 1);
+      g_assert_cmpuint (stage.guest->fe->queues[DOMYBS_VQ_REQUEST].used[1], ==, stage.guest->fe->queues[DOMYBS_VQ_REQUEST].avail[1]);
+      if (stage.guest->session) { /* remembered: the same bytes once more */
+        guest_submit_again (stage.guest, 1, false);
+        guest_drain (stage.guest);
+      }
+    }
+    died = settle (&stage);
+    stage_check (&stage);
+  }
+  g_test_message ("%d deaths, %u of them before a punch", g_atomic_int_get (&stage.reaper.kills), at_a_punch);
+  g_assert_cmpuint (at_a_punch, >, 0);
+  stage_end (&stage);
+}
+
+static void
+say_bye (struct guest *guest) {
+  guest_submit_bye (guest);
+}
+
+static const struct operation punching[] = {
+  { "release", give_back_some },
+  { "bye", say_bye },
+};
+
 /* Each step of the start after a death in the middle of a transaction, and of one between two. */
 static void
 every_step_of_a_start (gconstpointer data) {
+  const struct operation *grant_and_release = operation_named ("grant-and-release");
   const unsigned first = GPOINTER_TO_UINT (data);
   unsigned m, died = 2;
   struct stage stage;
@@ -182,10 +173,8 @@ every_step_of_a_start (gconstpointer data) {
   for (m = 1; died == 2; m++) {
     g_assert_cmpuint (m, <, POINTS_MAX);
     arm_points (first, m);
-    grant_and_release (stage.guest);
-    guest_drain (stage.guest);
-    died = (unsigned)__atomic_load_n (&crash->crashes, __ATOMIC_SEQ_CST);
-    settle (&stage, 0);
+    grant_and_release->run (stage.guest);
+    died = settle (&stage);
     if (m % 16 == 0)
       stage_check (&stage);
   }
@@ -217,10 +206,15 @@ main (int argc, char **argv) {
   crash = mmap (NULL, sizeof *crash, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   g_assert_true (crash != MAP_FAILED);
   g_setenv (CRASH_FILE_ENV, path, TRUE);
-  for (size_t i = 0; i < G_N_ELEMENTS (operations); i++) {
+  for (size_t i = 0; i < n_operations; i++) {
     g_autofree char *name = g_strconcat ("/kill/points/", operations[i].name, NULL);
 
     g_test_add_data_func (name, &operations[i], every_point);
+  }
+  for (size_t i = 0; i < G_N_ELEMENTS (punching); i++) {
+    g_autofree char *name = g_strconcat ("/kill/points/before-the-punch/", punching[i].name, NULL);
+
+    g_test_add_data_func (name, &punching[i], before_the_punch);
   }
   for (size_t i = 0; i < G_N_ELEMENTS (firsts); i++) {
     g_autofree char *name = g_strdup_printf ("/kill/points/start-after-%u", firsts[i]);
