@@ -14,17 +14,20 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 SANDBOX_CALLS (SANDBOX_CALL (kill));
 
 static struct crash_file *file; /* NULL: no test wants anything */
+static uint8_t *nonces;         /* NULL: nobody counts them */
 static gboolean armed;
 
 void
 crash_points_init (void) {
   const char *path = g_getenv (CRASH_FILE_ENV);
+  struct stat st;
   void *memory;
 
   if (!path)
@@ -36,10 +39,14 @@ crash_points_init (void) {
       g_error ("%s=%s: %s", CRASH_FILE_ENV, path, g_strerror (errno));
     close (fd);
   }
-  memory = mmap (NULL, sizeof *file, PROT_READ | PROT_WRITE, MAP_SHARED, CRASH_FILE_FD, 0);
+  if (fstat (CRASH_FILE_FD, &st) < 0)
+    g_error ("%s=%s: %s", CRASH_FILE_ENV, path, g_strerror (errno));
+  memory = mmap (NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, CRASH_FILE_FD, 0);
   if (memory == MAP_FAILED)
     g_error ("%s=%s: can't map it: %s", CRASH_FILE_ENV, path, g_strerror (errno));
   file = memory;
+  if (st.st_size == (off_t)CRASH_FILE_BYTES_WITH_NONCES)
+    nonces = (uint8_t *)memory + CRASH_NONCES_AT;
 }
 
 void
@@ -75,4 +82,19 @@ crash_point (const char *name) {
   syscall (SYS_kill, getpid (), SIGKILL);
   for (;;)
     __builtin_trap (); /* a sandbox that forbids kill must not make the point pass */
+}
+
+void
+crash_nonce (uint32_t device, uint64_t version) {
+  const uint8_t bit = (uint8_t)(1u << (version % 8));
+
+  if (!nonces)
+    return;
+  if (device >= CRASH_NONCE_DEVICES || version >= CRASH_NONCE_VERSIONS) {
+    __atomic_add_fetch (&file->nonces_out_of_range, 1, __ATOMIC_SEQ_CST);
+    return;
+  }
+  __atomic_add_fetch (&file->nonces, 1, __ATOMIC_SEQ_CST);
+  if (__atomic_fetch_or (&nonces[(device * CRASH_NONCE_VERSIONS + version) / 8], bit, __ATOMIC_SEQ_CST) & bit)
+    __atomic_add_fetch (&file->nonces_again, 1, __ATOMIC_SEQ_CST);
 }

@@ -27,6 +27,16 @@ struct crash_file {
   uint64_t passed;
   uint64_t crashes;
   char last[64]; /* ended by a NUL */
+
+  /* CRASH_NONCE. Only a file of CRASH_FILE_BYTES_WITH_NONCES has the bits that these are counted with. */
+  uint64_t nonces, nonces_again; /* that were used; of these, used before */
+  uint64_t nonces_out_of_range;
 };
+
+/* Behind it: a bit for each version of each device. */
+#define CRASH_NONCES_AT 4096u
+#define CRASH_NONCE_DEVICES 8u
+#define CRASH_NONCE_VERSIONS (1ull << 25)
+#define CRASH_FILE_BYTES_WITH_NONCES (CRASH_NONCES_AT + CRASH_NONCE_DEVICES * CRASH_NONCE_VERSIONS / 8)
 
 #endif

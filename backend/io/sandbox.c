@@ -77,6 +77,14 @@ SANDBOX_KEEPER_CALLS (
 extern const struct sandbox_call *const __start_sandbox_calls[], *const __stop_sandbox_calls[];
 extern const struct sandbox_call *const __start_sandbox_keeper_calls[], *const __stop_sandbox_keeper_calls[];
 
+/* What a program has asked for its workers. */
+static struct {
+  rlim_t lock_bytes;
+  gboolean kernel_threads;
+  const struct sandbox_call *lists[SANDBOX_LISTS_MAX];
+  unsigned n_lists;
+} let;
+
 /* ---- filters ---- */
 
 static gboolean
@@ -136,6 +144,8 @@ load (gboolean worker) {
   seccomp_attr_set (filter, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* looked up by halves; both only where the library can */
   if (result == 0)
     result = allow (filter, __start_sandbox_calls, __stop_sandbox_calls);
+  if (result == 0 && worker)
+    result = allow (filter, let.lists, let.lists + let.n_lists);
   if (result == 0)
     result = worker ? allow (filter, &own_list, &own_list + 1)
                     : allow (filter, __start_sandbox_keeper_calls, __stop_sandbox_keeper_calls);
@@ -238,8 +248,25 @@ raise_lock_limit (void) {
   return setrlimit (RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur >= LOCKED_BYTES_MIN;
 }
 
-/* Locks what is mapped, and all that will be. Not the locales: on hosts that have all of them they are 200 MB, and nothing
- * waits for them. */
+/* Files that only workers use: libraries that a keeper never calls, with tables of tens of MB, and locales, which on hosts that have all
+ * of them are 200 MB. */
+static gboolean
+is_for_workers (const char *path) {
+  static const char *const for_keepers[]
+    = { "ld-linux", "ld-musl", "libc.", "libc-", "libglib-2", "libgobject-2", "libgio-2", "libjson-glib", "libseccomp" };
+  const char *name = strrchr (path, '/') + 1;
+
+  if (g_str_has_prefix (path, "/usr/lib/locale/"))
+    return TRUE;
+  if (!strstr (name, ".so"))
+    return FALSE;
+  for (unsigned i = 0; i < G_N_ELEMENTS (for_keepers); i++)
+    if (g_str_has_prefix (name, for_keepers[i]))
+      return FALSE;
+  return TRUE;
+}
+
+/* Locks what is mapped, and all that will be. */
 static gboolean
 lock_memory (void) {
   FILE *maps = fopen ("/proc/self/maps", "re");
@@ -252,8 +279,8 @@ lock_memory (void) {
     char rights[5];
 
     if (sscanf (line, "%lx-%lx %4s", &start, &end, rights) != 3 || rights[0] != 'r' || strstr (line, "[v")
-        || (path && g_str_has_prefix (path, "/usr/lib/locale/")))
-      continue; /* guard pages, the kernel's own, locales */
+        || (path && is_for_workers (path)))
+      continue; /* guard pages, the kernel's own, and what is not ours */
     ok = mlock ((const void *)start, end - start) == 0;
   }
   if (maps)
@@ -329,11 +356,28 @@ sandbox_keeper (GError **error) {
   return failure ? failed (error, -failure, "system calls of the keeper") : TRUE;
 }
 
+void
+sandbox_let_worker_lock (size_t bytes) {
+  let.lock_bytes = bytes;
+}
+
+void
+sandbox_let_worker_call (const struct sandbox_call *list) {
+  g_return_if_fail (let.n_lists < SANDBOX_LISTS_MAX);
+  for (unsigned i = 0; i < let.n_lists; i++)
+    if (let.lists[i] == list)
+      return;
+  let.lists[let.n_lists++] = list;
+}
+
+void
+sandbox_let_worker_have_kernel_threads (void) {
+  let.kernel_threads = TRUE;
+}
+
 int
 sandbox_become_worker (void) {
-  struct rlimit none = { 0, 0 };
-
-  setrlimit (RLIMIT_MEMLOCK, &none);
+  limit (RLIMIT_MEMLOCK, let.lock_bytes);
   if (!worker_user.other)
     return 0;
   if (setgroups (0, NULL) < 0 || setresgid (worker_user.gid, worker_user.gid, worker_user.gid) < 0
@@ -367,7 +411,8 @@ sandbox_worker (GError **error) {
   setlocale (LC_ALL, "C");
   setlocale (LC_CTYPE, "C.UTF-8");
   g_get_charset (NULL);
-  setrlimit (RLIMIT_NPROC, &none);
+  if (!let.kernel_threads)
+    setrlimit (RLIMIT_NPROC, &none);
   failure = load (TRUE);
   return failure ? failed (error, -failure, "system calls of a worker") : TRUE;
 }

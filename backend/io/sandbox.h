@@ -23,8 +23,22 @@
  * logged and done without. FALSE: there is no sandbox, and the process had better end. */
 gboolean sandbox_keeper (GError **error);
 
+/* How much memory a worker may lock, from sandbox_become_worker on: none, if this is not called. */
+void sandbox_let_worker_lock (size_t bytes);
+
 /* After sandbox_keeper. Async-signal-safe. Returns 0 or an errno. */
 int sandbox_become_worker (void);
+
+struct sandbox_call;
+
+/* Before sandbox_worker, for what not every worker of this program needs: a list as io/sandbox-calls.h has them (ended by INT_MIN), static. The
+ * keeper's list has to have the same calls (SANDBOX_KEEPER_CALLS). At most SANDBOX_LISTS_MAX of them. */
+#define SANDBOX_LISTS_MAX 8u
+void sandbox_let_worker_call (const struct sandbox_call *list);
+
+/* Before sandbox_worker: the kernel may make threads for it, as io_uring needs them. It can make none itself in any case: no list has
+ * clone. */
+void sandbox_let_worker_have_kernel_threads (void);
 
 /* Sets the locale C with UTF-8. Opens nothing afterwards, and starts no threads. */
 gboolean sandbox_worker (GError **error);
