@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "device/options.h"
-#include "core/size.h"
-#include "io/error.h"
 #include "io/host-memory.h"
+#include "io/option-values.h"
 
-#include <errno.h>
-#include <grp.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,10 +10,7 @@
 /* A grow step under pressure: one section of a small guest. */
 #define GROW_MIN_DEFAULT_BYTES (128ull << 20)
 #define AUDIT_INTERVAL_DEFAULT_MS 1000
-#define NAME_BYTES_MAX 255
 #define NOT_A_WORKER (-2) /* --worker is not there; -1: it is, without a slot in the host account */
-/* An entry of the group database that is larger than this is broken. */
-#define GROUP_ENTRY_BYTES_MAX (1u << 20)
 
 /* What the command line says, before it is understood. */
 struct raw {
@@ -26,88 +20,14 @@ struct raw {
 };
 
 static gboolean
-usage (GError **error, const char *format, ...) G_GNUC_PRINTF (2, 3);
-
-static gboolean
-usage (GError **error, const char *format, ...) {
-  g_autofree char *text = NULL;
-  va_list args;
-
-  va_start (args, format);
-  text = g_strdup_vprintf (format, args);
-  va_end (args);
-  g_set_error_literal (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE, text);
-  return FALSE;
-}
-
-/* text NULL: the default. */
-static gboolean
-get_size (const char *option, const char *text, uint64_t fallback, uint64_t *ret_bytes, GError **error) {
-  *ret_bytes = fallback;
-  if (text && !size_parse (text, ret_bytes))
-    return usage (error, "--%s: '%s' is not a size; write for example 512M, 4G or 1.5T", option, text);
-  return TRUE;
-}
-
-static gboolean
 get_blocks (const char *option, const char *text, uint64_t fallback_blocks, uint64_t *ret_blocks, GError **error) {
   uint64_t bytes;
 
-  if (!get_size (option, text, fallback_blocks << DOMYBS_BLOCK_SHIFT, &bytes, error))
+  if (!option_size (option, text, fallback_blocks << DOMYBS_BLOCK_SHIFT, &bytes, error))
     return FALSE;
   if (bytes % DOMYBS_BLOCK_BYTES)
-    return usage (error, "--%s: '%s' is not a multiple of 2M, the size of a block", option, text);
+    return option_usage (error, "--%s: '%s' is not a multiple of 2M, the size of a block", option, text);
   *ret_blocks = bytes >> DOMYBS_BLOCK_SHIFT;
-  return TRUE;
-}
-
-/* A group's name, or its number: the number need not have a name on this host. */
-static gboolean
-get_group (const char *text, gid_t *ret_group, GError **error) {
-  g_autofree char *buffer = NULL;
-  struct group entry, *found = NULL;
-  guint64 number;
-  int result;
-
-  *ret_group = LISTEN_GROUP_UNCHANGED;
-  if (!text)
-    return TRUE;
-  for (size_t n = 1024;; n *= 2) { /* a group of many members needs more */
-    buffer = g_realloc (buffer, n);
-    result = getgrnam_r (text, &entry, buffer, n, &found);
-    if (result != ERANGE || n > GROUP_ENTRY_BYTES_MAX)
-      break;
-  }
-  if (result == 0 && found)
-    *ret_group = found->gr_gid;
-  else if (g_ascii_isdigit (text[0]) && g_ascii_string_to_unsigned (text, 10, 0, G_MAXUINT32 - 1, &number, NULL))
-    *ret_group = (gid_t)number;
-  else
-    return usage (error, "--socket-group: there is no group '%s' on this host; see 'getent group'", text);
-  return TRUE;
-}
-
-static gboolean
-get_mode (const char *text, int *ret_mode, GError **error) {
-  guint64 number;
-
-  *ret_mode = LISTEN_MODE_UMASK;
-  if (!text)
-    return TRUE;
-  if (!g_ascii_isdigit (text[0]) || !g_ascii_string_to_unsigned (text, 8, 0, 0777, &number, NULL))
-    return usage (error, "--socket-mode: '%s' is not an octal mode from 0 to 777; write for example 0660", text);
-  *ret_mode = (int)number;
-  return TRUE;
-}
-
-/* The name goes into logs and answers: it must be text, on one line, of bounded length. */
-static gboolean
-is_good_name (const char *name) {
-  if (!*name || strlen (name) > NAME_BYTES_MAX || !g_utf8_validate (name, -1, NULL))
-    return FALSE;
-  for (const char *p = name; *p; p = g_utf8_next_char (p))
-    if (!g_unichar_isprint (g_utf8_get_char (p)))
-      return FALSE;
   return TRUE;
 }
 
@@ -115,13 +35,13 @@ static gboolean
 get_name (const char *text, Options *options, GError **error) {
   g_autofree char *name = NULL;
 
-  if (text && !is_good_name (text))
-    return usage (error, "--name must be printable text of 1 to %d bytes", NAME_BYTES_MAX);
+  if (text && !option_is_good_name (text))
+    return option_usage (error, "--name must be printable text of 1 to %d bytes", OPTION_NAME_BYTES_MAX);
   if (text)
     name = g_strdup (text);
   else if (options->socket_path)
     name = g_path_get_basename (options->socket_path);
-  if (name && is_good_name (name))
+  if (name && option_is_good_name (name))
     options->backend.name = g_steal_pointer (&name);
   else if (options->fd < 0)
     options->backend.name = g_strdup_printf ("pid-%d", (int)(options->is_worker ? getppid () : getpid ()));
@@ -134,7 +54,7 @@ static gboolean
 understand (const struct raw *raw, Options *options, GError **error) {
   struct memory_device_options *device = &options->backend.device;
   HostMemory host;
-  uint64_t reserve, grow_min;
+  uint64_t reserve, grow_min = 0;
 
   if (!host_memory_read (&host, error))
     return FALSE;
@@ -142,43 +62,43 @@ understand (const struct raw *raw, Options *options, GError **error) {
   if (!get_blocks ("window", raw->window, WINDOW_DEFAULT_BYTES >> DOMYBS_BLOCK_SHIFT, &device->window_blocks, error))
     return FALSE;
   if ((device->window_blocks & (device->window_blocks - 1)) || device->window_blocks << DOMYBS_BLOCK_SHIFT < DOMYBS_WINDOW_ALIGN_BYTES)
-    return usage (error, "--window: '%s' is not a power of two of at least 2G (it becomes a PCI BAR of the VM)", raw->window);
+    return option_usage (error, "--window: '%s' is not a power of two of at least 2G (it becomes a PCI BAR of the VM)", raw->window);
   if (!get_blocks ("local-max", raw->local_max, device->window_blocks, &device->max_blocks, error)
       || !get_blocks ("target", raw->target, 0, &device->target_blocks, error)
       || !get_blocks ("grow-min", raw->grow_min, GROW_MIN_DEFAULT_BYTES >> DOMYBS_BLOCK_SHIFT, &grow_min, error)
-      || !get_size ("host-reserve", raw->host_reserve, reserve, &options->backend.host_reserve_bytes, error)
-      || !get_size ("host-limit", raw->host_limit, host.total_bytes - reserve, &options->host_limit_bytes, error))
+      || !option_size ("host-reserve", raw->host_reserve, reserve, &options->backend.host_reserve_bytes, error)
+      || !option_size ("host-limit", raw->host_limit, host.total_bytes - reserve, &options->host_limit_bytes, error))
     return FALSE;
   if (device->max_blocks == 0 || device->max_blocks > device->window_blocks)
-    return usage (error, "--local-max must be between 2M and the window's size");
+    return option_usage (error, "--local-max must be between 2M and the window's size");
   if (grow_min == 0 || grow_min > device->window_blocks)
-    return usage (error, "--grow-min must be between 2M and the window's size");
+    return option_usage (error, "--grow-min must be between 2M and the window's size");
   device->grow_min_blocks = (uint32_t)grow_min;
   device->have_target = raw->target != NULL;
   if (device->have_target && device->target_blocks > device->max_blocks)
-    return usage (error, "--target is larger than --local-max");
+    return option_usage (error, "--target is larger than --local-max");
   device->have_numa_pxm = raw->numa_node >= 0;
   if (raw->numa_node > 1023)
-    return usage (error, "--numa-node: %d is not a NUMA node of a guest (0 to 1023)", raw->numa_node);
+    return option_usage (error, "--numa-node: %d is not a NUMA node of a guest (0 to 1023)", raw->numa_node);
   device->numa_pxm = device->have_numa_pxm ? (uint32_t)raw->numa_node : 0;
   if (raw->audit_interval_ms < 0 || raw->audit_interval_ms > 3600 * 1000)
-    return usage (error, "--audit-interval must be between 0 (never) and 3600000 ms");
+    return option_usage (error, "--audit-interval must be between 0 (never) and 3600000 ms");
   options->backend.audit_interval_ms = (unsigned)raw->audit_interval_ms;
   if (!raw->grant || strcmp (raw->grant, "reserve") == 0)
     options->backend.grant_mode = GRANT_RESERVE;
   else if (strcmp (raw->grant, "populate") == 0)
     options->backend.grant_mode = GRANT_POPULATE;
   else
-    return usage (error, "--grant: '%s' is neither reserve nor populate", raw->grant);
+    return option_usage (error, "--grant: '%s' is neither reserve nor populate", raw->grant);
   if (!options->socket_path && options->fd < 0)
-    return usage (error, "--socket-path or --fd is needed; see --help");
+    return option_usage (error, "--socket-path or --fd is needed; see --help");
   if (options->socket_path && options->fd >= 0)
-    return usage (error, "--socket-path and --fd can't be used together");
+    return option_usage (error, "--socket-path and --fd can't be used together");
   if (!options->socket_path && (raw->socket_group || raw->socket_mode))
-    return usage (error, "--socket-group and --socket-mode are for --socket-path; an inherited socket has its rights already");
+    return option_usage (error, "--socket-group and --socket-mode are for --socket-path; an inherited socket has its rights already");
   /* A worker has no use for it, and is not to read the host's files. */
-  if (!get_group (options->is_worker ? NULL : raw->socket_group, &options->socket_rights.group, error)
-      || !get_mode (raw->socket_mode, &options->socket_rights.mode, error))
+  if (!option_group ("socket-group", options->is_worker ? NULL : raw->socket_group, &options->socket_rights.group, error)
+      || !option_mode ("socket-mode", raw->socket_mode, &options->socket_rights.mode, error))
     return FALSE;
   if (!options->host_account_path)
     options->host_account_path = g_strdup (HOST_ACCOUNT_PATH);
@@ -226,7 +146,7 @@ options_parse (int *argc, char ***argv, GError **error) {
   options->is_worker = raw.worker != NOT_A_WORKER;
   options->account_slot = raw.worker;
   if (ok && *argc > 1 && !options->print_capabilities)
-    ok = usage (error, "unknown argument '%s'; see --help", (*argv)[1]);
+    ok = option_usage (error, "unknown argument '%s'; see --help", (*argv)[1]);
   if (ok && !options->print_capabilities && !options->version)
     ok = understand (&raw, options, error);
   g_free (raw.window);

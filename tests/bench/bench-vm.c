@@ -164,6 +164,7 @@ pin (Bench *bench, gboolean pinned) {
       CPU_SET ((int)cpu, &cpus);
   pin_process (bench->vm, vm_qemu_pid (bench->vm), &cpus);
   pin_process (bench->vm, vm_backend_pid (bench->vm), &cpus);
+  pin_process (bench->vm, vm_worker_pid (bench->vm), &cpus);
 }
 
 /* ---- the floor ---- */

@@ -39,6 +39,15 @@ check_config (const struct vhu_config *config) {
   g_assert_cmpmem (&again.config, 12 + config->bytes, config, 12 + config->bytes);
 }
 
+/* As can be said back, for as many bytes as it came in. */
+static void
+check_inflight (const struct vhu_inflight *inflight, uint32_t bytes) {
+  uint8_t out[VHU_HEADER_BYTES + VHU_PAYLOAD_BYTES_MAX];
+
+  g_assert_cmpuint (inflight->bytes, <=, UINT64_MAX - inflight->offset);
+  g_assert_cmpuint (vhu_encode_inflight (inflight, out, sizeof out), ==, VHU_HEADER_BYTES + bytes);
+}
+
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
   struct input input = { data, size };
@@ -76,6 +85,10 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
     }
     if (message.request == VHU_GET_CONFIG || message.request == VHU_SET_CONFIG)
       check_config (&message.config);
+    if (message.request == VHU_ADD_MEM_REG || message.request == VHU_REM_MEM_REG)
+      check_memory_table (&(struct vhu_memory_table){ 1, 0, { message.region } });
+    if (message.request == VHU_GET_INFLIGHT_FD || message.request == VHU_SET_INFLIGHT_FD)
+      check_inflight (&message.inflight, header.bytes);
   }
   return 0;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/far-store.h"
 #include "core/memory-device.h"
 #include "requests.h"
 #include "testing.h"
@@ -207,6 +208,44 @@ test_requests_need_no_memory (void) {
   g_assert_cmpint (live, ==, 0);
 }
 
+static void
+test_far_store_open (void) {
+  struct far_geometry geometry = { .n_pages = 2048, .n_stage_slots = 4 };
+  uint64_t *state, *before;
+  size_t bytes;
+  int failures = 0;
+
+  geometry.n_places = far_store_places_needed (geometry.n_pages, 100, 4);
+  bytes = far_store_state_bytes (&geometry);
+  state = g_malloc0 (bytes);
+  far_store_format (state, &geometry);
+  before = g_memdup2 (state, bytes);
+  for (int n = 0;; n++) {
+    const int live_before = live;
+    const char *why = NULL;
+    struct far_store *store;
+
+    fail_after = n;
+    store = far_store_open (state, bytes, &geometry, &why);
+    no_failures ();
+    if (store) {
+      allocations = 0;
+      far_store_cover (store, geometry.n_places);
+      g_assert_cmpint (allocations, ==, 0);
+      far_store_close (store);
+      g_assert_cmpint (live, ==, live_before);
+      break;
+    }
+    failures++;
+    g_assert_cmpstr (why, ==, "not enough memory for the page store");
+    g_assert_cmpint (live, ==, live_before);
+    g_assert_cmpmem (state, bytes, before, bytes);
+  }
+  g_assert_cmpint (failures, >=, 5);
+  g_free (state);
+  g_free (before);
+}
+
 int
 main (int argc, char **argv) {
   testing_init (&argc, &argv);
@@ -216,5 +255,6 @@ main (int argc, char **argv) {
   g_test_add_func ("/no-memory/a hello without memory fails and can be said again", test_hello);
   g_test_add_func ("/no-memory/a session ends without memory", test_end_of_session);
   g_test_add_func ("/no-memory/grants and releases allocate nothing", test_requests_need_no_memory);
+  g_test_add_func ("/no-memory/a page store is opened wholly or not at all", test_far_store_open);
   return g_test_run ();
 }

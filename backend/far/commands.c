@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "far/commands.h"
+#include "device/json-members.h"
+#include "io/error.h"
+
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Cells in the answer to `blocks`: the most keeps that answer well below what a client may leave unread
+ * (CONTROL_OUT_BYTES_MAX). */
+#define BLOCKS_CELLS_DEFAULT 64
+#define BLOCKS_CELLS_MAX 1024
+
+typedef JsonNode *(*CommandFunction) (FarOperator *op, JsonObject *arguments, GError **error);
+
+/* ---- figures ---- */
+
+static guint64
+ms_since (gint64 monotonic_time) {
+  return (guint64)MAX (g_get_monotonic_time () - monotonic_time, 0) / 1000;
+}
+
+/* The time below which that share of the requests was answered: the upper end of its bucket, in µs. */
+static guint64
+percentile (const guint64 *buckets, guint permille) {
+  guint64 sum = 0, below = 0, wanted;
+
+  for (guint b = 0; b < FAR_LATENCY_BUCKETS; b++)
+    sum += buckets[b];
+  wanted = (sum * permille + 999) / 1000;
+  for (guint b = 0; b < FAR_LATENCY_BUCKETS; b++) {
+    below += buckets[b];
+    if (below >= wanted) /* bucket b: < 2^(b/2) µs */
+      return b % 2 ? (1414ull << (b / 2)) / 1000 : 1ull << (b / 2);
+  }
+  return 1ull << (FAR_LATENCY_BUCKETS / 2);
+}
+
+static void
+add_latency (JsonBuilder *builder, const char *name, const guint64 *buckets) {
+  gboolean any = FALSE;
+
+  for (guint b = 0; b < FAR_LATENCY_BUCKETS; b++)
+    any = any || buckets[b];
+  json_builder_set_member_name (builder, name);
+  json_builder_begin_object (builder);
+  add_int_or_null (builder, "p50", any, percentile (buckets, 500));
+  add_int_or_null (builder, "p95", any, percentile (buckets, 950));
+  add_int_or_null (builder, "p99", any, percentile (buckets, 990));
+  json_builder_end_object (builder);
+}
+
+static void
+add_permille (JsonBuilder *builder, const char *name, guint64 part, guint64 whole) {
+  add_int_or_null (builder, name, whole != 0, whole ? part * 1000 / whole : 0);
+}
+
+static void
+add_pages (JsonBuilder *builder, const FarEngineFigures *f, guint64 n_pages) {
+  const guint64 *pages = f->store.pages;
+  const guint64 kept = pages[FAR_SAME] + pages[FAR_RAW] + pages[FAR_PACKED];
+
+  json_builder_set_member_name (builder, "pages");
+  json_builder_begin_object (builder);
+  add_int (builder, "none", n_pages - kept - pages[FAR_LOST]);
+  add_int (builder, "same", pages[FAR_SAME]);
+  add_int (builder, "raw", pages[FAR_RAW]);
+  add_int (builder, "packed", pages[FAR_PACKED]);
+  add_int (builder, "lost", pages[FAR_LOST]);
+  json_builder_end_object (builder);
+  add_int (builder, "stored-bytes", f->store.stored_bytes);
+  add_permille (builder, "stored-permille", f->store.stored_bytes, kept * FAR_PAGE_BYTES);
+  add_int (builder, "blocks-in-use", f->store.blocks_in_use);
+}
+
+static void
+add_storage (JsonBuilder *builder, const FarDiskChoice *choice, const FarEngineFigures *f, Storage *storage) {
+  const struct far_figures *store = &f->store;
+  gint64 since;
+  const gboolean reachable = storage_is_reachable (storage, &since);
+
+  add_string (builder, "storage", f->storage);
+  add_bool (builder, "storage-reachable", reachable);
+  add_int (builder, "storage-reachable-age-ms", ms_since (since));
+  add_bool (builder, "storage-settled", storage_is_settled (storage));
+  add_int (builder, "storage-bytes", (guint64)choice->geometry.n_places * FAR_SEGMENT_BYTES);
+  json_builder_set_member_name (builder, "segments");
+  json_builder_begin_object (builder);
+  add_int (builder, "places", store->places);
+  add_int (builder, "covered", store->covered);
+  add_int (builder, "free", store->free);
+  add_int (builder, "bad", store->bad);
+  json_builder_end_object (builder);
+  json_builder_set_member_name (builder, "stage");
+  json_builder_begin_object (builder);
+  add_int (builder, "slots", store->slots);
+  add_int (builder, "free", store->slots_free);
+  add_int (builder, "writing", store->slots_writing);
+  json_builder_end_object (builder);
+  add_int (builder, "storage-read-bytes", f->storage_read_bytes);
+  add_int (builder, "storage-written-bytes", f->storage_written_bytes);
+  add_int (builder, "cleaned-pages", f->cleaned_pages);
+  add_int (builder, "storage-errors", f->storage_errors);
+}
+
+static void
+add_disk (JsonBuilder *builder, const FarDiskChoice *choice, FarDisk *disk, Storage *storage) {
+  const guint64 n_pages = choice->geometry.n_pages, bytes = n_pages * FAR_PAGE_BYTES;
+  FarEngineFigures f;
+
+  far_engine_figures (far_disk_engine (disk), &f);
+  json_builder_begin_object (builder);
+  add_string (builder, "tier", choice->tier);
+  add_string (builder, "id", choice->id);
+  add_string (builder, "socket", choice->socket_path);
+  add_int (builder, "size-bytes", bytes);
+  add_int (builder, "queues", choice->n_queues);
+  add_bool (builder, "connected", far_disk_is_connected (disk));
+  add_int (builder, "connections", far_disk_connections (disk));
+  add_int (builder, "in-flight", far_disk_in_flight (disk));
+  add_int (builder, "waiting", f.waiting);
+  add_int (builder, "oldest-wait-ms", f.oldest_wait_us / 1000);
+  add_pages (builder, &f, n_pages);
+  add_storage (builder, choice, &f, storage);
+  add_int (builder, "reads", f.reads);
+  add_int (builder, "writes", f.writes);
+  add_int (builder, "discards", f.discards);
+  add_int (builder, "read-pages", f.read_pages);
+  add_int (builder, "read-pages-from-stage", f.read_from_stage);
+  add_int (builder, "read-pages-from-storage", f.read_from_storage);
+  add_int (builder, "written-pages", f.written_pages);
+  add_permille (builder, "written-same-permille", f.same_pages, f.written_pages);
+  add_permille (builder, "written-packed-permille", f.packed_pages, f.written_pages);
+  add_latency (builder, "read-latency-us", f.read_latency);
+  add_latency (builder, "write-latency-us", f.write_latency);
+  add_int (builder, "errors", f.refused);
+  add_int (builder, "damaged-pages", f.damaged);
+  add_int (builder, "overhead-bytes", f.overhead_bytes);
+  json_builder_set_member_name (builder, "overhead-percent");
+  json_builder_add_double_value (builder, (double)(f.overhead_bytes * 10000 / bytes) / 100);
+  json_builder_end_object (builder);
+}
+
+/* ---- the worker ---- */
+
+/* As a shell would say it. */
+static char *
+death_text (int status) {
+  return WIFSIGNALED (status) ? g_strdup_printf ("signal %d (%s)", WTERMSIG (status), g_strsignal (WTERMSIG (status)))
+                              : g_strdup_printf ("exit status %d", WEXITSTATUS (status));
+}
+
+static void
+add_worker (JsonBuilder *builder, const FarOperator *op) {
+  const struct far_handover *page = op->page;
+
+  json_builder_set_member_name (builder, "worker");
+  json_builder_begin_object (builder);
+  add_int (builder, "pid", (guint64)getpid ());
+  add_int (builder, "keeper-pid", page->keeper_pid);
+  add_string (builder, "version", DOMYBS_VERSION);
+  add_int (builder, "state-version", FAR_STATE_VERSION);
+  add_int (builder, "starts", page->starts);
+  add_int (builder, "deaths", page->deaths);
+  add_int (builder, "strikes", page->strikes);
+  if (page->deaths) {
+    g_autofree char *text = death_text (page->last_status);
+
+    add_string (builder, "last-death", text);
+    add_int (builder, "last-death-age-ms", ms_since ((gint64)page->last_death_us));
+  } else {
+    add_null (builder, "last-death");
+    add_null (builder, "last-death-age-ms");
+  }
+  add_int (builder, "age-ms", ms_since (op->started_at));
+  add_int (builder, "keeper-age-ms", ms_since ((gint64)page->started_us));
+  add_bool (builder, "rolled-back", page->rolled_back != 0);
+  json_builder_end_object (builder);
+}
+
+/* ---- commands ---- */
+
+static JsonNode *
+run_status (FarOperator *op, JsonObject *arguments, GError **error) {
+  g_autoptr (JsonBuilder) builder = json_builder_new ();
+
+  json_builder_begin_object (builder);
+  add_string (builder, "name", op->options->name);
+  add_int (builder, "pid", op->page->keeper_pid);
+  add_int (builder, "page-bytes", FAR_PAGE_BYTES);
+  add_int (builder, "block-bytes", FAR_BLOCK_PAGES * FAR_PAGE_BYTES);
+  add_bool (builder, "sealed", op->options->seal);
+  add_bool (builder, "compressed", op->options->pack);
+  json_builder_set_member_name (builder, "disks");
+  json_builder_begin_array (builder);
+  for (unsigned i = 0; i < op->options->n_disks; i++)
+    add_disk (builder, &op->options->disks[i], op->disks[i], op->storages[i]);
+  json_builder_end_array (builder);
+  add_worker (builder, op);
+  json_builder_end_object (builder);
+  return json_builder_get_root (builder);
+}
+
+static gboolean
+get_cells (JsonObject *arguments, guint64 *ret_cells, GError **error) {
+  JsonNode *node = json_object_get_member (arguments, "cells");
+  gint64 value;
+
+  *ret_cells = BLOCKS_CELLS_DEFAULT;
+  if (!node)
+    return TRUE;
+  value = JSON_NODE_HOLDS_VALUE (node) && json_node_get_value_type (node) == G_TYPE_INT64 ? json_node_get_int (node) : 0;
+  if (value < 1 || value > BLOCKS_CELLS_MAX) {
+    g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE, "argument 'cells' must be a whole number between 1 and %d",
+                 BLOCKS_CELLS_MAX);
+    return FALSE;
+  }
+  *ret_cells = (guint64)value;
+  return TRUE;
+}
+
+static JsonNode *
+run_blocks (FarOperator *op, JsonObject *arguments, GError **error) {
+  g_autoptr (JsonBuilder) builder = json_builder_new ();
+  guint64 cells;
+
+  if (!get_cells (arguments, &cells, error))
+    return NULL;
+  json_builder_begin_object (builder);
+  add_int (builder, "block-bytes", FAR_BLOCK_PAGES * FAR_PAGE_BYTES);
+  json_builder_set_member_name (builder, "disks");
+  json_builder_begin_array (builder);
+  for (unsigned i = 0; i < op->options->n_disks; i++) {
+    const guint64 blocks = op->options->disks[i].geometry.n_pages / FAR_BLOCK_PAGES, cell = (blocks + cells - 1) / cells;
+
+    json_builder_begin_object (builder);
+    add_string (builder, "tier", op->options->disks[i].tier);
+    add_int (builder, "blocks", blocks);
+    add_int (builder, "cell-blocks", cell);
+    json_builder_set_member_name (builder, "in-use");
+    json_builder_begin_array (builder);
+    for (guint64 start = 0; start < blocks; start += cell)
+      json_builder_add_int_value (
+          builder, (gint64)far_engine_count_blocks (far_disk_engine (op->disks[i]), start, MIN (cell, blocks - start)));
+    json_builder_end_array (builder);
+    json_builder_end_object (builder);
+  }
+  json_builder_end_array (builder);
+  json_builder_end_object (builder);
+  return json_builder_get_root (builder);
+}
+
+static JsonNode *
+run_version (FarOperator *op, JsonObject *arguments, GError **error) {
+  g_autoptr (JsonBuilder) builder = json_builder_new ();
+
+  json_builder_begin_object (builder);
+  add_string (builder, "version", DOMYBS_VERSION);
+  add_int (builder, "state-version", FAR_STATE_VERSION);
+  json_builder_end_object (builder);
+  return json_builder_get_root (builder);
+}
+
+/* The answer to these two is the end of the connection: this process is not there any more then. */
+static JsonNode *
+run_restart (FarOperator *op, JsonObject *arguments, GError **error) {
+  op->leave (op, FAR_EXIT_RESTART);
+  return NULL;
+}
+
+static JsonNode *
+run_upgrade (FarOperator *op, JsonObject *arguments, GError **error) {
+  op->leave (op, FAR_EXIT_UPGRADE);
+  return NULL;
+}
+
+static const struct {
+  const char *name;
+  CommandFunction run;
+  const char *argument; /* the one that it knows; NULL: none */
+} commands[] = {
+  { "status", run_status, NULL },   { "blocks", run_blocks, "cells" }, { "version", run_version, NULL },
+  { "restart", run_restart, NULL }, { "upgrade", run_upgrade, NULL },
+};
+
+JsonNode *
+far_command (gpointer data, ControlClient *client, const char *command, JsonObject *arguments, GError **error) {
+  FarOperator *op = data;
+
+  for (unsigned i = 0; i < G_N_ELEMENTS (commands); i++) {
+    JsonObjectIter iter;
+    const char *name;
+
+    if (strcmp (commands[i].name, command) != 0)
+      continue;
+    json_object_iter_init (&iter, arguments);
+    while (json_object_iter_next (&iter, &name, NULL))
+      if (!commands[i].argument || strcmp (commands[i].argument, name) != 0) {
+        g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE, "command '%s' has no argument '%s'", command, name);
+        return NULL;
+      }
+    return commands[i].run (op, arguments, error);
+  }
+  g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE,
+               "unknown command '%s'; there are: status, blocks, version, restart, upgrade", command);
+  return NULL;
+}

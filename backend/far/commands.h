@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The commands of domybs-far's control socket; control.md describes them. */
+#ifndef DOMYBS_FAR_COMMANDS_H
+#define DOMYBS_FAR_COMMANDS_H
+
+#include "far/disk.h"
+#include "far/options.h"
+#include "io/control-server.h"
+
+typedef struct FarOperator FarOperator;
+
+/* What the commands work on. */
+struct FarOperator {
+  const FarOptions *options;
+  FarDisk *disks[FAR_DISKS_MAX];
+  Storage *storages[FAR_DISKS_MAX]; /* their engines' */
+  struct far_handover *page;
+  ControlServer *server;
+  gint64 started_at; /* g_get_monotonic_time: this worker */
+  /* Ends the worker with that status at the main loop's next turn. */
+  void (*leave) (FarOperator *op, int status);
+};
+
+/* A ControlHandler; data is a FarOperator. */
+JsonNode *far_command (gpointer data, ControlClient *client, const char *command, JsonObject *arguments, GError **error);
+
+#endif
