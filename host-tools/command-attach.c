@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "attach/config.h"
+#include "attach/far-wish.h"
 #include "attach/host-facts.h"
 #include "attach/live.h"
 #include "attach/scope.h"
@@ -18,12 +19,23 @@
 typedef struct {
   guint64 window_bytes, local_max_bytes; /* 0: not given */
   gboolean have_grant, populate, no_node;
+  FarWish far_wish;
   DomainHost host;
   char *socket_path;
   gboolean have_base; /* what the running VM had before its device was unplugged */
   DomainMemory base;
-  DomainMemory memory; /* what it will be */
+  gboolean have_memory; /* what it will be: none at all, if only far disks were asked for */
+  DomainMemory memory;
+  DomainFar far;
 } Wish;
+
+static void
+wish_clear (Wish *wish) {
+  g_free (wish->socket_path);
+  far_wish_clear (&wish->far_wish);
+  domain_far_clear (&wish->far);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Wish, wish_clear)
 
 /* ---- what is asked for ---- */
 
@@ -35,6 +47,13 @@ lendable_bytes (void) {
   if (!host_memory_read (&memory, NULL))
     return WINDOW_DEFAULT_BYTES;
   return MAX ((memory.total_bytes - host_memory_reserve (memory.total_bytes)) / DOMAIN_BLOCK_BYTES, 1) * DOMAIN_BLOCK_BYTES;
+}
+
+/* Nothing was said about the memory device, but something about far disks: it stays as it is, be it there or not. */
+static gboolean
+leaves_memory (const Wish *wish) {
+  return far_wish_is_any (&wish->far_wish) && !wish->window_bytes && !wish->local_max_bytes && !wish->have_grant
+         && !wish->no_node;
 }
 
 /* The options, where base (NULL: none) is what holds for all that was not given. */
@@ -62,14 +81,27 @@ static char *
 edit (const char *xml, gpointer data, GPtrArray *changes, GError **error) {
   Wish *wish = data;
   g_autoptr (GError) first = NULL;
+  g_auto (DomainFar) base_far = { 0 };
+  unsigned queues[DOMAIN_FAR_TIERS];
   DomainMemory memory;
-  const gboolean attached = domain_read_memory (xml, &memory, NULL);
+  const gboolean attached = domain_read_memory (xml, &memory, NULL), has_far = domain_read_far (xml, &base_far, queues, NULL);
   const DomainMemory *base = attached ? &memory : wish->have_base ? &wish->base : NULL;
-  DomainAttachOptions options = options_from (wish, base);
-  const guint64 local_max = options.local_max_bytes;
-  char *after = domain_attach (xml, &options, &wish->host, wish->socket_path, changes, &first);
+  DomainAttachOptions options = { 0 };
+  guint64 local_max;
+  char *after;
 
-  while (!after && !wish->window_bytes && !base && options.window_bytes > DOMAIN_WINDOW_BYTES_MIN
+  domain_far_clear (&wish->far);
+  if (!far_wish_apply (&wish->far_wish, has_far ? &base_far : NULL, &wish->far, error))
+    return NULL;
+  if (attached || !leaves_memory (wish))
+    options = options_from (wish, base);
+  if (!domain_far_is_none (&wish->far))
+    options.far = &wish->far;
+  else if (!options.window_bytes)
+    return domain_detach_far (xml, changes, error);
+  local_max = options.local_max_bytes;
+  after = domain_attach (xml, &options, &wish->host, wish->socket_path, changes, &first);
+  while (!after && options.window_bytes && !wish->window_bytes && !base && options.window_bytes > DOMAIN_WINDOW_BYTES_MIN
          && options.window_bytes / 2 >= wish->local_max_bytes) {
     g_ptr_array_set_size (changes, 0);
     options.window_bytes /= 2;
@@ -78,8 +110,8 @@ edit (const char *xml, gpointer data, GPtrArray *changes, GError **error) {
   }
   if (!after)
     g_propagate_error (error, g_steal_pointer (&first));
-  else if (!domain_read_memory (after, &wish->memory, error))
-    g_clear_pointer (&after, g_free);
+  else
+    wish->have_memory = domain_read_memory (after, &wish->memory, NULL);
   return after;
 }
 
@@ -105,6 +137,20 @@ refuse_live (const Vm *vm, GError **error, const char *why) {
   return FALSE;
 }
 
+/* Whether these far disks are there. */
+static gboolean
+has_far (const char *xml, const DomainFar *far) {
+  g_auto (DomainFar) there = { 0 };
+  unsigned queues[DOMAIN_FAR_TIERS];
+
+  if (!domain_read_far (xml, &there, queues, NULL))
+    return domain_far_is_none (far);
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
+    if (there.bytes[tier] != far->bytes[tier])
+      return FALSE;
+  return there.compress == far->compress && g_strcmp0 (there.storage, far->storage) == 0;
+}
+
 /* Whether the wish can be plugged into the running VM as it is. FALSE with error. */
 static gboolean
 check_live (const Vm *vm, const Wish *wish, Live *live, GError **error) {
@@ -112,6 +158,12 @@ check_live (const Vm *vm, const Wish *wish, Live *live, GError **error) {
     g_propagate_error (error, g_error_copy (vm->problem));
     vm_prefix_error (vm, error);
     return FALSE;
+  }
+  if (far_wish_is_any (&wish->far_wish) && !has_far (live->xml, &wish->far))
+    return refuse_live (vm, error, "far disks can't be plugged into a running VM; attach with --config, then restart the VM");
+  if (!wish->have_memory) {
+    live->there = TRUE;
+    return TRUE;
   }
   live->memory = wish->memory;
   live->memory.numa_node = vm->attached && !wish->no_node ? vm->memory.numa_node : -1;
@@ -137,7 +189,7 @@ check_live (const Vm *vm, const Wish *wish, Live *live, GError **error) {
 /* ---- saying what was done ---- */
 
 static char *
-describe (const DomainMemory *memory) {
+describe_memory (const DomainMemory *memory) {
   g_autofree char *window = text_size (memory->window_bytes), *local_max = text_size (memory->local_max_bytes);
   g_autofree char *node = memory->numa_node >= 0 ? g_strdup_printf (", NUMA node %d", memory->numa_node) : g_strdup ("");
 
@@ -145,9 +197,34 @@ describe (const DomainMemory *memory) {
                           node);
 }
 
+/* "the memory device: window …; far disks: …". */
+static char *
+describe (const Wish *wish) {
+  g_autofree char *memory = wish->have_memory ? describe_memory (&wish->memory) : NULL, *far = far_describe (&wish->far);
+
+  if (!memory && !far)
+    return g_strdup ("nothing");
+  return g_strdup_printf ("%s%s%s%s%s", memory ? "the memory device (" : "", memory ? memory : "",
+                          !memory ? ""
+                          : far   ? ") and "
+                                  : ")",
+                          far ? "far disks: " : "", far ? far : "");
+}
+
 static void
-json_result (Ctl *ctl, const Vm *vm, const DomainMemory *memory, const Config *config, gboolean config_changed,
-             gboolean live_changed, const char *restart_reason, gboolean dry_run) {
+json_memory (Ctl *ctl, const DomainMemory *memory) {
+  ctl_json_bytes (ctl, "window-bytes", memory->window_bytes);
+  ctl_json_bytes (ctl, "local-max-bytes", memory->local_max_bytes);
+  ctl_json_string (ctl, "grant", memory->populate ? "populate" : "reserve");
+  if (memory->numa_node >= 0)
+    ctl_json_int (ctl, "numa-node", memory->numa_node);
+  else
+    ctl_json_null (ctl, "numa-node");
+}
+
+static void
+json_result (Ctl *ctl, const Vm *vm, const Wish *wish, const Config *config, gboolean config_changed, gboolean live_changed,
+             const char *restart_reason, gboolean dry_run) {
   JsonBuilder *builder = ctl_json (ctl);
 
   if (!builder)
@@ -158,13 +235,12 @@ json_result (Ctl *ctl, const Vm *vm, const DomainMemory *memory, const Config *c
   ctl_json_bool (ctl, "config-changed", config_changed);
   ctl_json_bool (ctl, "live-changed", live_changed);
   ctl_json_string (ctl, "restart-reason", restart_reason);
-  ctl_json_bytes (ctl, "window-bytes", memory->window_bytes);
-  ctl_json_bytes (ctl, "local-max-bytes", memory->local_max_bytes);
-  ctl_json_string (ctl, "grant", memory->populate ? "populate" : "reserve");
-  if (memory->numa_node >= 0)
-    ctl_json_int (ctl, "numa-node", memory->numa_node);
-  else
-    ctl_json_null (ctl, "numa-node");
+  if (wish->have_memory)
+    json_memory (ctl, &wish->memory);
+  if (!domain_far_is_none (&wish->far)) {
+    json_builder_set_member_name (builder, "far");
+    far_json (ctl, &wish->far);
+  }
   json_builder_set_member_name (builder, "changes");
   json_builder_begin_array (builder);
   for (guint i = 0; config->changes && i < config->changes->len; i++)
@@ -174,17 +250,16 @@ json_result (Ctl *ctl, const Vm *vm, const DomainMemory *memory, const Config *c
 
 static void
 tell (Ctl *ctl, const Vm *vm, const Wish *wish, gboolean config_changed, gboolean live_changed, const char *restart_reason) {
-  g_autofree char *what = describe (&wish->memory);
+  g_autofree char *what = describe (wish);
 
   if (!config_changed && !live_changed)
-    ctl_say (ctl, "Domain '%s' has the memory device already (%s); nothing was changed.", vm->label, what);
+    ctl_say (ctl, "Domain '%s' has %s already; nothing was changed.", vm->label, what);
   else
-    ctl_say (ctl, "Domain '%s' has the memory device%s: %s.", vm->label,
-             config_changed && live_changed ? " now, and after a restart"
-             : live_changed                 ? " now"
-                                            : " from its next start on",
-             what);
-  if (config_changed && (!wish->window_bytes || !wish->local_max_bytes) && !wish->have_base)
+    ctl_say (ctl, "Domain '%s' has %s, %s.", vm->label, what,
+             config_changed && live_changed ? "now and after a restart"
+             : live_changed                 ? "now"
+                                            : "from its next start on");
+  if (config_changed && wish->have_memory && (!wish->window_bytes || !wish->local_max_bytes) && !wish->have_base)
     ctl_say (ctl, "What was not given was chosen; --window and --local-max change it.");
   if (restart_reason)
     ctl_say (ctl, "It takes a restart (shut it down and start it): %s.", restart_reason);
@@ -234,7 +309,7 @@ apply (Ctl *ctl, ctl_connect_t *connection, ctl_domain_t *domain, const Vm *vm, 
   }
   if (config_changes)
     warn (ctl, domain, vm);
-  json_result (ctl, vm, &wish->memory, config, config_changes, live_changed, live->why_not, FALSE);
+  json_result (ctl, vm, wish, config, config_changes, live_changed, live->why_not, FALSE);
   tell (ctl, vm, wish, config_changes, live_changed, live->why_not);
   return TRUE;
 }
@@ -251,6 +326,7 @@ plan (ctl_domain_t *domain, const Vm *vm, const Scope *scope, Wish *wish, Config
   } else {
     options = options_from (wish, wish->have_base ? &wish->base : NULL);
     wish->memory = (DomainMemory){ options.window_bytes, options.local_max_bytes, options.populate, -1, TRUE };
+    wish->have_memory = TRUE;
   }
   if (!scope->live || check_live (vm, wish, live, &reason)) {
     if (!scope->config)
@@ -262,6 +338,21 @@ plan (ctl_domain_t *domain, const Vm *vm, const Scope *scope, Wish *wish, Config
     return FALSE;
   }
   live->why_not = scope_cause (vm->label, reason);
+  return TRUE;
+}
+
+static gboolean
+check_storage (Ctl *ctl, const Vm *vm, const Wish *wish, GError **error) {
+  g_autofree char *warning = NULL;
+
+  if (!far_wish_is_any (&wish->far_wish))
+    return TRUE;
+  if (!far_storage_check (&wish->far, &warning, error)) {
+    vm_prefix_error (vm, error);
+    return FALSE;
+  }
+  if (warning)
+    ctl_warn (ctl, "domain '%s': %s", vm->label, warning);
   return TRUE;
 }
 
@@ -290,13 +381,13 @@ attach (Ctl *ctl, const char *name, const Flags *flags, Wish *wish, GError **err
   wish->have_base = vm->attached;
   wish->base = vm->memory;
   live.xml = g_steal_pointer (&xml);
-  if (!plan (domain, vm, &scope, wish, &config, &live, error))
+  if (!plan (domain, vm, &scope, wish, &config, &live, error) || !check_storage (ctl, vm, wish, error))
     return FALSE;
   if (!flags->print_xml && !flags->dry_run)
     return apply (ctl, connection, domain, vm, wish, &config, &live, error);
 
-  json_result (ctl, vm, &wish->memory, &config, config.before && config_is_changed (&config), live.possible && !live.there,
-               live.why_not, TRUE);
+  json_result (ctl, vm, wish, &config, config.before && config_is_changed (&config), live.possible && !live.there, live.why_not,
+               TRUE);
   if (flags->print_xml) {
     ctl_json_string (ctl, "xml", config.after);
     ctl_print (ctl, config.after);
@@ -306,7 +397,7 @@ attach (Ctl *ctl, const char *name, const Flags *flags, Wish *wish, GError **err
   if (live.why_not)
     ctl_say (ctl, "running VM: takes a restart: %s", live.why_not);
   if (!config.changes || (config.changes->len == 0 && !(live.possible && !live.there)))
-    ctl_say (ctl, "Domain '%s' has the memory device already; nothing would be changed.", vm->label);
+    ctl_say (ctl, "Domain '%s' has that already; nothing would be changed.", vm->label);
   return TRUE;
 }
 
@@ -347,9 +438,9 @@ read_sizes (Ctl *ctl, const char *window, const char *local_max, Wish *wish, GEr
 
 gboolean
 command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
-  g_autofree char *window = NULL, *local_max = NULL, *grant = NULL;
+  g_autofree char *window = NULL, *local_max = NULL, *grant = NULL, *far = NULL, *far_storage = NULL;
   Flags flags = { 0 };
-  Wish wish = { 0 };
+  g_auto (Wish) wish = { 0 };
   const GOptionEntry entries[] = {
     { "window", 0, 0, G_OPTION_ARG_STRING, &window,
       "Addresses in the VM where memory can appear: 2G, 4G, 8G, … (64G, or what fits)", "SIZE" },
@@ -358,18 +449,19 @@ command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
     { "grant", 0, 0, G_OPTION_ARG_STRING, &grant, "reserve: memory is taken at first touch; populate: at once (reserve)",
       "MODE" },
     { "no-node", 0, 0, G_OPTION_ARG_NONE, &wish.no_node, "Give the memory no NUMA node of its own", NULL },
+    { "far", 0, 0, G_OPTION_ARG_STRING, &far, "Far disks: shared=SIZE, remote=SIZE, or both with a comma; or none", "DISKS" },
+    { "far-storage", 0, 0, G_OPTION_ARG_STRING, &far_storage,
+      "Where their pages go: a folder, a file, a block device, an NBD URI (" FAR_STORAGE_DEFAULT ")", "WHERE" },
+    { "far-compress", 0, 0, G_OPTION_ARG_NONE, &wish.far_wish.compress, "Compress their pages (LZ4)", NULL },
+    { "no-far-compress", 0, 0, G_OPTION_ARG_NONE, &wish.far_wish.no_compress, "Store their pages as they are", NULL },
     { "live", 0, 0, G_OPTION_ARG_NONE, &flags.live, "Change the running VM", NULL },
     { "config", 0, 0, G_OPTION_ARG_NONE, &flags.config, "Change the configuration: from the next start on", NULL },
     { "print-xml", 0, 0, G_OPTION_ARG_NONE, &flags.print_xml, "Print the new configuration, change nothing", NULL },
     { "dry-run", 0, 0, G_OPTION_ARG_NONE, &flags.dry_run, "Say what would be changed, change nothing", NULL },
     G_OPTION_ENTRY_NULL,
   };
-  gboolean ok;
 
-  if (!ctl_parse (ctl, entries, &argc, &argv, 1, 1, error) || !read_sizes (ctl, window, local_max, &wish, error)
-      || !read_grant (ctl, grant, &wish, error))
-    return FALSE;
-  ok = attach (ctl, argv[0], &flags, &wish, error);
-  g_free (wish.socket_path);
-  return ok;
+  return ctl_parse (ctl, entries, &argc, &argv, 1, 1, error) && read_sizes (ctl, window, local_max, &wish, error)
+         && read_grant (ctl, grant, &wish, error) && far_wish_read (ctl, far, far_storage, &wish.far_wish, error)
+         && attach (ctl, argv[0], &flags, &wish, error);
 }

@@ -8,15 +8,24 @@
 #define TIMEOUT_MAX_S 86400
 
 typedef struct {
-  gboolean live, config, print_xml, dry_run;
+  gboolean far_only, live, config, print_xml, dry_run;
   int timeout_s;
 } Flags;
+
+static gboolean
+has_far (const char *xml) {
+  g_auto (DomainFar) far = { 0 };
+  unsigned queues[DOMAIN_FAR_TIERS];
+
+  return xml && domain_read_far (xml, &far, queues, NULL);
+}
 
 /* A ConfigEdit. That nothing is attached is no error here: it may be attached to the running VM only. */
 static char *
 edit (const char *xml, gpointer data, GPtrArray *changes, GError **error) {
+  const Flags *flags = data;
   g_autoptr (GError) reason = NULL;
-  char *after = domain_detach (xml, changes, &reason);
+  char *after = flags->far_only ? domain_detach_far (xml, changes, &reason) : domain_detach (xml, changes, &reason);
 
   if (!after && g_error_matches (reason, CTL_ERROR, CTL_ERROR_NOT_FOUND))
     return g_strdup (xml);
@@ -44,15 +53,24 @@ json_result (Ctl *ctl, const Vm *vm, const Config *config, gboolean live_changed
 }
 
 static void
-tell (Ctl *ctl, const Vm *vm, const Scope *scope, gboolean config_changed, gboolean live_changed) {
+tell (Ctl *ctl, const Vm *vm, const Scope *scope, const Flags *flags, const Config *config, gboolean config_changed,
+      gboolean live_changed) {
+  const gboolean far = has_far (config->before);
+  DomainMemory memory;
+
   if (live_changed)
     ctl_say (ctl,
              "Domain '%s': the device is out of the running VM. Its empty port stays until the VM is shut down, so that the "
              "device can be attached again.",
              vm->label);
   if (config_changed)
-    ctl_say (ctl, "Domain '%s' will start without the memory device.", vm->label);
-  if (config_changed && scope->running && !scope->live && vm->attached && vm->memory.present)
+    ctl_say (ctl, "Domain '%s' will start without %s.", vm->label,
+             !far                                                                     ? "the memory device"
+             : flags->far_only || !domain_read_memory (config->before, &memory, NULL) ? "far disks"
+                                                                                      : "the memory device and far disks");
+  if (config_changed && scope->running && vm->have_far)
+    ctl_say (ctl, "The running VM keeps its far disks until it is shut down.");
+  if (config_changed && scope->running && !scope->live && !flags->far_only && vm->attached && vm->memory.present)
     ctl_say (ctl, "The running VM keeps the device until it is shut down; 'domybsctl detach %s --live' takes it out now.",
              vm->word);
   if (!config_changed && live_changed && scope->persistent && !scope->config)
@@ -61,11 +79,12 @@ tell (Ctl *ctl, const Vm *vm, const Scope *scope, gboolean config_changed, gbool
 
 /* Nothing is attached where we were to take it from: to say so is an error of its own. */
 static gboolean
-nothing (const Vm *vm, const Scope *scope, GError **error) {
+nothing (const Vm *vm, const Scope *scope, const Flags *flags, GError **error) {
   const char *where = scope->live && scope->config ? "" : scope->live ? " to the running VM" : " to its configuration";
 
   g_set_error (error, CTL_ERROR, CTL_ERROR_NOT_FOUND,
-               "domain '%s': no memory device is attached%s; 'domybsctl list --all' shows where one is", vm->label, where);
+               "domain '%s': no %s is attached%s; 'domybsctl list --all' shows where one is", vm->label,
+               flags->far_only ? "far disk" : "memory device", where);
   return FALSE;
 }
 
@@ -73,19 +92,20 @@ nothing (const Vm *vm, const Scope *scope, GError **error) {
 static gboolean
 apply (Ctl *ctl, ctl_connect_t *connection, ctl_domain_t *domain, const Vm *vm, const Scope *scope, const Flags *flags,
        Config *config, GError **error) {
-  const gboolean config_changes = config->before && config_is_changed (config);
+  const gboolean config_changes = config->before && config_is_changed (config),
+                 live = scope->live && vm->attached && !flags->far_only;
   gboolean live_changed = FALSE;
 
-  if (scope->live && vm->attached && !live_unplug (ctl, domain, flags->timeout_s * 1000, &live_changed, error))
+  if (live && !live_unplug (ctl, domain, flags->timeout_s * 1000, &live_changed, error))
     return FALSE;
-  if (config_changes && !config_apply (connection, domain, edit, NULL, config, error)) {
+  if (config_changes && !config_apply (connection, domain, edit, (gpointer)flags, config, error)) {
     if (live_changed)
       g_prefix_error (error, "taken out of the running VM, but not of the configuration: ");
     return FALSE;
   }
   json_result (ctl, vm, config, live_changed, FALSE);
-  tell (ctl, vm, scope, config_changes, live_changed);
-  return live_changed || config_changes || (scope->live && vm->attached && vm->memory.present) || nothing (vm, scope, error);
+  tell (ctl, vm, scope, flags, config, config_changes, live_changed);
+  return live_changed || config_changes || (live && vm->memory.present) || nothing (vm, scope, flags, error);
 }
 
 static gboolean
@@ -104,19 +124,25 @@ detach (Ctl *ctl, const char *name, const Flags *flags, GError **error) {
                  ctl->command);
     return FALSE;
   }
+  if (flags->far_only && scope.live_asked) {
+    g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED,
+                 "domain '%s': far disks can't be unplugged from a running VM; detach with --config, then restart the VM",
+                 vm->label);
+    return FALSE;
+  }
   if (vm->problem && scope.live) {
     g_propagate_error (error, g_error_copy (vm->problem));
     vm_prefix_error (vm, error);
     return FALSE;
   }
-  if (scope.config && !config_plan (domain, edit, NULL, &config, error))
+  if (scope.config && !config_plan (domain, edit, (gpointer)flags, &config, error))
     return FALSE;
   if (!flags->print_xml && !flags->dry_run)
     return apply (ctl, connection, domain, vm, &scope, flags, &config, error);
 
-  live_changes = scope.live && vm->attached && vm->memory.present;
+  live_changes = scope.live && vm->attached && vm->memory.present && !flags->far_only;
   if (!live_changes && !(config.before && config_is_changed (&config)))
-    return nothing (vm, &scope, error);
+    return nothing (vm, &scope, flags, error);
   json_result (ctl, vm, &config, live_changes, TRUE);
   if (flags->print_xml) {
     ctl_json_string (ctl, "xml", config.after);
@@ -134,6 +160,7 @@ gboolean
 command_detach (Ctl *ctl, int argc, char **argv, GError **error) {
   Flags flags = { .timeout_s = TIMEOUT_DEFAULT_S };
   const GOptionEntry entries[] = {
+    { "far", 0, 0, G_OPTION_ARG_NONE, &flags.far_only, "Take only the far disks away", NULL },
     { "live", 0, 0, G_OPTION_ARG_NONE, &flags.live,
       "Take it out of the running VM, which must give back all that it has borrowed", NULL },
     { "config", 0, 0, G_OPTION_ARG_NONE, &flags.config, "Take it out of the configuration: from the next start on", NULL },

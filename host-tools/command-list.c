@@ -15,12 +15,10 @@ print_names (Ctl *ctl, GPtrArray *vms) {
 
 static void
 print_table (Ctl *ctl, GPtrArray *vms) {
-  g_autoptr (TextTable) table = vm_table_new ();
+  g_autoptr (TextTable) table = vm_table_new (vms);
   g_autofree char *text = NULL;
   int columns, lines;
 
-  for (unsigned i = 0; i < vms->len; i++)
-    vm_table_add (table, vms->pdata[i]);
   term_size (STDOUT_FILENO, &columns, &lines);
   text = text_table_format (table, columns);
   ctl_print (ctl, text);

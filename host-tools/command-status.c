@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "ctl/term.h"
 #include "ctl/vm-describe.h"
+#include "ctl/vm-far-describe.h"
 
 #include <unistd.h>
 
@@ -88,6 +89,33 @@ append_backend (GString *out, const Vm *vm) {
 }
 
 static void
+append_far (GString *out, const Vm *vm) {
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
+    g_autofree char *name = g_strdup_printf ("Far %s", domain_far_tier_name (tier)),
+                    *size = text_size_short (vm->far.bytes[tier]), *text = NULL, *trouble = NULL;
+    const VmFarDisk *disk = &vm->far_status.disks[tier];
+
+    if (!vm->far.bytes[tier])
+      continue;
+    if (!vm->have_far_status || !disk->there) {
+      append_field (out, name, "%s%s", size, vm->far_pending ? ", from the next start on" : "");
+      continue;
+    }
+    text = vm_far_disk_text (disk);
+    trouble = vm_far_disk_trouble (disk);
+    append_field (out, name, "%s", text);
+    if (disk->storage)
+      append_field (out, "… in", "%s", disk->storage);
+    if (trouble)
+      append_field (out, "… trouble", "%s", trouble);
+  }
+  if (!vm->have_far_status)
+    append_field (out, "… in", "%s", vm->far.storage);
+  if (vm->far_problem)
+    append_field (out, "… trouble", "%s", vm->far_problem->message);
+}
+
+static void
 print_vm (Ctl *ctl, const Vm *vm) {
   g_autoptr (GString) out = g_string_new (NULL);
   g_autofree char *why = vm_explain (vm);
@@ -112,6 +140,8 @@ print_vm (Ctl *ctl, const Vm *vm) {
     append_backend (out, vm);
   else if (vm->gone)
     append_field (out, "Back-end", "gone");
+  if (vm->have_far || vm->far_pending)
+    append_far (out, vm);
   append_field (out, "Why", "%s", why);
   ctl_print (ctl, out->str);
 }
@@ -173,7 +203,7 @@ static gboolean
 status_of_all (Ctl *ctl, ctl_connect_t *connection, GError **error) {
   g_autoptr (GPtrArray) vms = vm_gather (connection, FALSE, error);
   g_autoptr (GString) out = g_string_new (NULL);
-  g_autoptr (TextTable) table = vm_table_new ();
+  g_autoptr (TextTable) table = NULL;
   g_autofree char *text = NULL;
   int columns, lines;
   VmTotals totals;
@@ -193,8 +223,7 @@ status_of_all (Ctl *ctl, ctl_connect_t *connection, GError **error) {
   append_rounded (out, "Really used", totals.used_bytes);
   append_field (out, "Domains", "%u with the memory device, %u of them running", totals.attached, totals.running);
   if (vms->len) {
-    for (unsigned i = 0; i < vms->len; i++)
-      vm_table_add (table, vms->pdata[i]);
+    table = vm_table_new (vms);
     term_size (STDOUT_FILENO, &columns, &lines);
     text = text_table_format (table, columns);
     g_string_append_printf (out, "\n%s", text);

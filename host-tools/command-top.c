@@ -75,10 +75,8 @@ heading (GPtrArray *vms) {
 
 static char *
 table_text (GPtrArray *vms, int columns) {
-  g_autoptr (TextTable) table = vm_table_new ();
+  g_autoptr (TextTable) table = vm_table_new (vms);
 
-  for (unsigned i = 0; i < vms->len; i++)
-    vm_table_add (table, vms->pdata[i]);
   return text_table_format (table, columns);
 }
 

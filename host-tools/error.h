@@ -18,6 +18,9 @@ typedef enum {
   CTL_ERROR_INCOMPLETE = 6, /* less was reached than asked for: how much, and why */
 } CtlErrorCode;
 
+/* Sets the error; always FALSE, for `return ctl_fail (…)`. */
+gboolean ctl_fail (GError **error, CtlErrorCode code, const char *format, ...) G_GNUC_PRINTF (3, 4);
+
 /* The code's name in JSON: "failed", "usage", "not-found", "refused", "access", "incomplete". */
 const char *ctl_error_name (int code);
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "attach/far-wish.h"
 #include "attach/host-facts.h"
 #include "attach/scope.h"
 #include "check/check.h"
 #include "host/launch.h"
 #include "ctl/text.h"
 #include "ctl/vm-describe.h"
+#include "ctl/vm-far-describe.h"
 
 #include <libvirt/virterror.h>
 #include <string.h>
@@ -30,17 +32,23 @@ look_at_folders (Check *check) {
   const char *uuid;
 
   while (folders && (uuid = g_dir_read_name (folders))) {
-    pid_t pid;
+    pid_t pid, far_pid;
 
     if (!g_uuid_string_is_valid (uuid) || domain_runs (check, uuid) != 0)
       continue;
     strays++;
     pid = launch_pid (uuid);
+    far_pid = launch_far_pid (uuid);
+    if (far_pid) {
+      g_autofree char *advice = g_strdup_printf ("kill %d", (int)far_pid);
+
+      check_todo (check, advice, "domybs-far process %d is for no running VM of this libvirt (UUID %s)", (int)far_pid, uuid);
+    }
     if (pid) {
       g_autofree char *advice = g_strdup_printf ("kill %d", (int)pid);
 
       check_todo (check, advice, "back-end process %d is for no running VM of this libvirt (UUID %s)", (int)pid, uuid);
-    } else {
+    } else if (!far_pid) {
       check_note (check, "it goes with the VM's next start; or remove it",
                   "the folder %s/%s is left over from a VM that does not run", vms, uuid);
     }
@@ -90,6 +98,24 @@ look_at_worker (Check *check, const Vm *vm) {
   return 0;
 }
 
+/* What its domybs-far says, or that it does not. */
+static unsigned
+look_at_far (Check *check, const Vm *vm) {
+  g_autofree char *trouble = vm->have_far && vm->id >= 0 ? vm_far_trouble (vm) : NULL;
+  char *next = trouble ? strstr (trouble, "; ") : NULL;
+
+  if (!trouble)
+    return 0;
+  if (geteuid () != 0 && vm->far_problem) {
+    check_note (check, "run it as root to be sure", "domain '%s': its domybs-far can't be asked by this user", vm->label);
+    return 0;
+  }
+  if (next)
+    *next = 0;
+  check_todo (check, next ? next + 2 : NULL, "domain '%s': %s", vm->label, trouble);
+  return 1;
+}
+
 static unsigned
 look_at_vms (Check *check, unsigned *ret_running) {
   g_autoptr (GError) error = NULL;
@@ -104,6 +130,7 @@ look_at_vms (Check *check, unsigned *ret_running) {
   for (guint i = 0; i < vms->len; i++) {
     const Vm *vm = vms->pdata[i];
 
+    wrong += look_at_far (check, vm);
     if (vm->id < 0 || !vm->attached || !vm->memory.present)
       continue;
     ++*ret_running;
@@ -152,7 +179,21 @@ look_at_config (Check *check, const char *label, const char *xml) {
   const DomainHost host = { host_qemu_version (check->connection, xml), host_phys_bits () };
   g_autoptr (GError) error = NULL;
   g_autofree char *after = NULL;
+  g_auto (DomainFar) far = { 0 };
+  unsigned queues[DOMAIN_FAR_TIERS];
   DomainMemory memory;
+
+  if (domain_read_far (xml, &far, queues, NULL)) {
+    g_autofree char *what = far_describe (&far), *warning = NULL;
+
+    if (far_storage_check (&far, &warning, &error))
+      check_ok (check, "domain '%s': has far disks in its configuration: %s", label, what);
+    else
+      split_finding (check, label, error);
+    g_clear_error (&error);
+    if (warning)
+      check_note (check, "make room there, or watch it with 'df'", "domain '%s': %s", label, warning);
+  }
 
   if (domain_read_memory (xml, &memory, &error)) {
     g_autofree char *window = text_size (memory.window_bytes), *local_max = text_size (memory.local_max_bytes);

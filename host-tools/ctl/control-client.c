@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -35,19 +34,7 @@ struct ControlClient {
   char **subscribed; /* names; NULL: to nothing */
 };
 
-static gboolean fail (GError **error, const char *format, ...) G_GNUC_PRINTF (2, 3);
-
-static gboolean
-fail (GError **error, const char *format, ...) {
-  g_autofree char *text = NULL;
-  va_list args;
-
-  va_start (args, format);
-  text = g_strdup_vprintf (format, args);
-  va_end (args);
-  g_set_error_literal (error, CTL_ERROR, CTL_ERROR_ACCESS, text);
-  return FALSE;
-}
+#define fail(error, ...) ctl_fail (error, CTL_ERROR_ACCESS, __VA_ARGS__)
 
 static gint64
 now_ms (void) {
@@ -252,12 +239,13 @@ send_command (ControlClient *client, const char *command, JsonObject *arguments,
 static gboolean
 take_greeting (ControlClient *client, JsonObject *line, GError **error) {
   JsonObject *greeting = get_object (line, "domybs");
-  const char *why = get_string (get_object (line, "error"), "desc");
+  const char *why = get_string (get_object (line, "error"), "desc"), *program;
 
   if (why)
     return fail (error, "its back-end refuses the connection: %s", why);
-  if (!greeting || g_strcmp0 (get_string (greeting, "program"), "domybs-backend") != 0)
-    return fail (error, "what listens at its control socket is no domybs-backend; end it");
+  program = g_str_has_suffix (client->path, "/far-control.sock") ? "domybs-far" : "domybs-backend";
+  if (!greeting || g_strcmp0 (get_string (greeting, "program"), program) != 0)
+    return fail (error, "what listens at its control socket is no %s; end it", program);
   if (get_int (greeting, "protocol") != PROTOCOL)
     return fail (error, "its back-end speaks another protocol than this domybsctl (%d); use the domybsctl of its version (%s)",
                  PROTOCOL, get_string (greeting, "version") ? get_string (greeting, "version") : "unknown");

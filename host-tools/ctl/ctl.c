@@ -13,19 +13,7 @@
 
 /* ---- arguments ---- */
 
-static gboolean usage (GError **error, const char *format, ...) G_GNUC_PRINTF (2, 3);
-
-static gboolean
-usage (GError **error, const char *format, ...) {
-  g_autofree char *text = NULL;
-  va_list args;
-
-  va_start (args, format);
-  text = g_strdup_vprintf (format, args);
-  va_end (args);
-  g_set_error_literal (error, CTL_ERROR, CTL_ERROR_USAGE, text);
-  return FALSE;
-}
+#define usage(error, ...) ctl_fail (error, CTL_ERROR_USAGE, __VA_ARGS__)
 
 /* Whether the argument is an option of entries whose value is the next argument. */
 static gboolean

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "ctl/vm-describe.h"
+#include "ctl/vm-far-describe.h"
 #include "ctl/resize.h"
 
 #include <stdio.h>
@@ -95,12 +96,28 @@ explain_pressure (const Vm *vm) {
   return g_strdup ("The guest decides: it borrows when its memory runs low, and gives back what it does not need.");
 }
 
+/* Of a VM that has nothing but far disks. */
+static char *
+explain_far (const Vm *vm) {
+  g_autofree char *trouble = vm_far_trouble (vm);
+
+  if (trouble)
+    return g_strdup_printf ("Its far disks are in trouble: %s.", trouble);
+  if (vm->far_pending)
+    return g_strdup ("Its far disks come with the next start.");
+  if (vm->id < 0)
+    return g_strdup ("It is not running; its far disks come with the next start.");
+  return g_strdup ("The guest's own kernel decides what goes to its far disks, once they are its swap (domybs-swap).");
+}
+
 char *
 vm_explain (const Vm *vm) {
   g_autofree char *trouble = NULL;
 
   if (vm->problem)
     return g_strdup_printf ("Not known: %s.", vm->problem->message);
+  if (!vm->attached && !vm->pending && (vm->have_far || vm->far_pending))
+    return explain_far (vm);
   if (vm->pending)
     return g_strdup_printf (
         "The memory device comes with the next start; 'domybsctl attach %s --live' plugs it in now where that is possible.",
@@ -126,13 +143,6 @@ vm_explain (const Vm *vm) {
 
 /* ---- tables ---- */
 
-TextTable *
-vm_table_new (void) {
-  static const char *const heads[] = { "NAME", "STATE", ">WINDOW", ">MAX", ">GRANTED", ">TARGET", ">USED", "DRIVER", NULL };
-
-  return text_table_new (heads);
-}
-
 static const char *
 driver_text (const Vm *vm) {
   if (vm->gone)
@@ -152,8 +162,8 @@ driver_text (const Vm *vm) {
   return vm->status.driver ? vm->status.driver : "?";
 }
 
-void
-vm_table_add (TextTable *table, const Vm *vm) {
+static void
+add_row (TextTable *table, const Vm *vm, gboolean with_far) {
   const VmStatus *status = vm->have_status ? &vm->status : NULL;
   const gboolean known = vm->attached || vm->pending;
   g_autofree char *window = short_size (known ? vm->memory.window_bytes : VM_UNKNOWN);
@@ -162,9 +172,29 @@ vm_table_add (TextTable *table, const Vm *vm) {
   g_autofree char *target = status && !status->have_target
                                 ? g_strdup ("auto")
                                 : short_size (status ? bytes (vm, status->target_blocks) : VM_UNKNOWN);
-  g_autofree char *used = short_size (status ? status->memfd_bytes : VM_UNKNOWN);
+  g_autofree char *used = short_size (status ? status->memfd_bytes : VM_UNKNOWN), *far = vm_far_cell (vm);
 
-  text_table_add (table, vm->name, vm_state_text (vm->state), window, max, granted, target, used, driver_text (vm), NULL);
+  if (with_far)
+    text_table_add (table, vm->name, vm_state_text (vm->state), window, max, granted, target, used, far, driver_text (vm),
+                    NULL);
+  else
+    text_table_add (table, vm->name, vm_state_text (vm->state), window, max, granted, target, used, driver_text (vm), NULL);
+}
+
+TextTable *
+vm_table_new (GPtrArray *vms) {
+  static const char *const heads[] = { "NAME", "STATE", ">WINDOW", ">MAX", ">GRANTED", ">TARGET", ">USED", "DRIVER", NULL },
+                           *const heads_far[]
+                           = { "NAME", "STATE", ">WINDOW", ">MAX", ">GRANTED", ">TARGET", ">USED", ">FAR", "DRIVER", NULL };
+  gboolean far = FALSE;
+  TextTable *table;
+
+  for (unsigned i = 0; i < vms->len; i++)
+    far |= ((const Vm *)vms->pdata[i])->have_far || ((const Vm *)vms->pdata[i])->far_pending;
+  table = text_table_new (far ? heads_far : heads);
+  for (unsigned i = 0; i < vms->len; i++)
+    add_row (table, vms->pdata[i], far);
+  return table;
 }
 
 /* A host whose hook does not work has as many problems as domains: some tell it. */
@@ -178,6 +208,8 @@ vm_warn (Ctl *ctl, GPtrArray *vms) {
     const Vm *vm = vms->pdata[i];
     g_autofree char *trouble = vm->problem ? g_strdup (vm->problem->message) : vm_worker_trouble (vm);
 
+    if (!trouble)
+      trouble = vm_far_trouble (vm);
     if (trouble && n++ < WARNINGS_MAX)
       ctl_warn (ctl, "domain '%s': %s", vm->label, trouble);
   }
@@ -292,6 +324,40 @@ json_memory (Ctl *ctl, const Vm *vm) {
   json_builder_end_object (builder);
 }
 
+static void
+json_error (Ctl *ctl, const GError *error) {
+  JsonBuilder *builder = ctl_json (ctl);
+
+  json_builder_set_member_name (builder, "problem");
+  if (!error) {
+    json_builder_add_null_value (builder);
+    return;
+  }
+  json_builder_begin_object (builder);
+  ctl_json_string (ctl, "code", ctl_error_name (error->code));
+  ctl_json_string (ctl, "message", error->message);
+  json_builder_end_object (builder);
+}
+
+static void
+json_far (Ctl *ctl, const Vm *vm) {
+  JsonBuilder *builder = ctl_json (ctl);
+
+  if (!vm->have_far && !vm->far_pending)
+    return;
+  json_builder_set_member_name (builder, "far");
+  json_builder_begin_object (builder);
+  ctl_json_bytes (ctl, "shared-bytes", vm->far.bytes[DOMAIN_FAR_SHARED]);
+  ctl_json_bytes (ctl, "remote-bytes", vm->far.bytes[DOMAIN_FAR_REMOTE]);
+  ctl_json_string (ctl, "storage", vm->far.storage);
+  ctl_json_bool (ctl, "compress", vm->far.compress);
+  ctl_json_bool (ctl, "pending", vm->far_pending);
+  json_builder_set_member_name (builder, "disks");
+  vm_far_json_disks (ctl, vm);
+  json_error (ctl, vm->far_problem);
+  json_builder_end_object (builder);
+}
+
 void
 vm_json (Ctl *ctl, const Vm *vm) {
   JsonBuilder *builder = ctl_json (ctl);
@@ -313,15 +379,8 @@ vm_json (Ctl *ctl, const Vm *vm) {
   json_backend (ctl, vm);
   ctl_json_bool (ctl, "backend-gone", vm->gone);
   json_guest (ctl, vm);
-  json_builder_set_member_name (builder, "problem");
-  if (vm->problem) {
-    json_builder_begin_object (builder);
-    ctl_json_string (ctl, "code", ctl_error_name (vm->problem->code));
-    ctl_json_string (ctl, "message", vm->problem->message);
-    json_builder_end_object (builder);
-  } else {
-    json_builder_add_null_value (builder);
-  }
+  json_far (ctl, vm);
+  json_error (ctl, vm->problem);
   json_builder_end_object (builder);
 }
 

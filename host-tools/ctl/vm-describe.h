@@ -16,9 +16,8 @@ char *vm_worker_trouble (const Vm *vm);
 /* "worker restarted 3 times, last 5 min ago: signal 9 (Killed)"; NULL: its workers have not died. */
 char *vm_worker_deaths (const VmWorker *worker);
 
-/* The table of list and top. */
-TextTable *vm_table_new (void);
-void vm_table_add (TextTable *table, const Vm *vm);
+/* The table of list and top, with all of them in it; with a column more if one has far disks. */
+TextTable *vm_table_new (GPtrArray *vms);
 
 /* Warns of what is wrong with single domains, vm_worker_trouble included, which does not make a list of all fail. Not with
  * --json, which has it in the objects. */

@@ -10,6 +10,9 @@ vm_free (Vm *vm) {
   g_free (vm->name);
   g_free (vm->uuid);
   vm_status_clear (&vm->status);
+  domain_far_clear (&vm->far);
+  vm_far_clear (&vm->far_status);
+  g_clear_error (&vm->far_problem);
   g_clear_error (&vm->problem);
   g_free (vm);
 }
@@ -63,12 +66,12 @@ has_metadata (ctl_domain_t *domain, unsigned flags, GError **error) {
   return element != NULL;
 }
 
-/* Sets attached, pending and memory, or problem. FALSE: the domain is gone. */
+/* Sets what is attached or pending, or problem. FALSE: the domain is gone. */
 static gboolean
 read_memory (Vm *vm, ctl_domain_t *domain, GError **error) {
   g_autoptr (GError) reason = NULL;
-  gboolean there = has_metadata (domain, 0, &reason), *which = &vm->attached;
-  unsigned flags = 0;
+  gboolean there = has_metadata (domain, 0, &reason), pending = FALSE;
+  unsigned flags = 0, queues[DOMAIN_FAR_TIERS];
   char *xml;
 
   if (g_error_matches (reason, CTL_ERROR, CTL_ERROR_NOT_FOUND)) {
@@ -77,7 +80,7 @@ read_memory (Vm *vm, ctl_domain_t *domain, GError **error) {
   }
   if (!there && !reason && vm->id >= 0 && virDomainIsPersistent (domain) == 1) {
     there = has_metadata (domain, VIR_DOMAIN_AFFECT_CONFIG, NULL);
-    which = &vm->pending;
+    pending = TRUE;
     flags = VIR_DOMAIN_XML_INACTIVE;
   }
   vm->problem = g_steal_pointer (&reason);
@@ -86,7 +89,9 @@ read_memory (Vm *vm, ctl_domain_t *domain, GError **error) {
   xml = ctl_domain_xml (domain, flags, error);
   if (!xml)
     return FALSE;
-  *which = domain_read_memory (xml, &vm->memory, &vm->problem);
+  *(pending ? &vm->pending : &vm->attached) = domain_read_memory (xml, &vm->memory, &vm->problem);
+  *(pending ? &vm->far_pending : &vm->have_far)
+      = !vm->problem && domain_read_far (xml, &vm->far, queues, &vm->problem);
   free (xml);
   return TRUE;
 }
@@ -176,14 +181,58 @@ ask_all (Vm **vms, unsigned n) {
   }
 }
 
+static void
+take_far_answer (Vm *vm, const char *path, JsonObject *answer, GError *error) {
+  if (answer) {
+    vm->have_far_status = vm_far_read (answer, &vm->far_status, &vm->far_problem);
+  } else if (control_client_nobody (path)) {
+    const DomainIdentity identity = { vm->name, vm->uuid, vm->id };
+    g_autofree char *log = launch_far_log_path (&identity);
+
+    g_set_error (&vm->far_problem, CTL_ERROR, CTL_ERROR_ACCESS,
+                 "its domybs-far is gone, and with it all that the guest has in far memory: programs of the guest that need it "
+                 "wait for ever; 'virsh destroy %s' and start it again, %s may say what happened",
+                 vm->word, log);
+    g_error_free (error);
+  } else {
+    vm->far_problem = error;
+    if (g_str_has_prefix (error->message, "its back-end"))
+      g_prefix_error (&vm->far_problem, "domybs-far: ");
+  }
+}
+
+static void
+ask_all_far (Vm **vms, unsigned n) {
+  g_autofree char **paths = g_new0 (char *, n);
+  g_autofree JsonObject **answers = g_new0 (JsonObject *, n);
+  g_autofree GError **errors = g_new0 (GError *, n);
+  gboolean any = FALSE;
+
+  for (unsigned i = 0; i < n; i++)
+    if (vms[i]->have_far && vms[i]->id >= 0) {
+      paths[i] = launch_far_control_path (vms[i]->uuid);
+      any = TRUE;
+    }
+  if (any)
+    control_client_gather ((const char *const *)paths, n, "status", VM_GATHER_MS, answers, errors);
+  for (unsigned i = 0; i < n; i++) {
+    if (paths[i])
+      take_far_answer (vms[i], paths[i], answers[i], errors[i]);
+    g_clear_pointer (&answers[i], json_object_unref);
+    g_free (paths[i]);
+  }
+}
+
 void
 vm_ask (Vm *vm) {
   ask_all (&vm, 1);
+  ask_all_far (&vm, 1);
 }
 
 void
 vm_ask_all (GPtrArray *vms) {
   ask_all ((Vm **)vms->pdata, vms->len);
+  ask_all_far ((Vm **)vms->pdata, vms->len);
 }
 
 static int
@@ -208,7 +257,7 @@ vm_gather (ctl_connect_t *connection, gboolean all, GError **error) {
     g_autoptr (GError) reason = NULL;
     g_autoptr (Vm) vm = ok ? vm_read (domains[i], &reason) : NULL;
 
-    if (vm && (all || vm->attached || vm->pending || vm->problem))
+    if (vm && (all || vm->attached || vm->pending || vm->have_far || vm->far_pending || vm->problem))
       g_ptr_array_add (vms, g_steal_pointer (&vm));
     else if (reason && !g_error_matches (reason, CTL_ERROR, CTL_ERROR_NOT_FOUND)) {
       g_propagate_error (error, g_steal_pointer (&reason));

@@ -5,6 +5,7 @@
 
 #include "ctl/control-client.h"
 #include "ctl/ctl.h"
+#include "ctl/vm-far.h"
 #include "domain/domain.h"
 #include "ctl/vm-status.h"
 
@@ -20,6 +21,12 @@ typedef struct {
   gboolean attached;    /* the device is in the XML that is in force now */
   gboolean pending;     /* … or only in the configuration: from the next start on */
   DomainMemory memory;  /* of either */
+  gboolean have_far;    /* the same for far disks */
+  gboolean far_pending;
+  DomainFar far;
+  gboolean have_far_status; /* its domybs-far answered */
+  VmFarStatus far_status;
+  GError *far_problem; /* why it did not, though it should */
   gboolean have_status; /* its back-end answered */
   VmStatus status;
   gboolean gone;   /* it runs, and its back-end does not: vm_gone_error says what that means, and is its problem */

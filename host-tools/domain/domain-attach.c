@@ -8,6 +8,7 @@
 #include "domain-args.h"
 #include "domain-check.h"
 #include "domain-detach.h"
+#include "domain-far.h"
 #include "domain-metadata.h"
 #include "domain-ram.h"
 #include "domain-slots.h"
@@ -19,8 +20,7 @@ typedef struct {
   const DomainAttachOptions *options;
   const char *socket_path;
   GPtrArray *changes; /* may be NULL */
-  DomainMemory memory;
-  DomainAdded added;
+  DomainRecord record;
 } Attach;
 
 G_GNUC_PRINTF (2, 3)
@@ -72,24 +72,24 @@ share_backing (Attach *attach) {
 
   if (!backing) {
     add_to_domain (attach, before, "<memoryBacking>\n  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>");
-    attach->added.done[DOMAIN_ADDED_MEMORY_BACKING] = attach->added.done[DOMAIN_ADDED_SOURCE]
-        = attach->added.done[DOMAIN_ADDED_ACCESS] = TRUE;
+    attach->record.added.done[DOMAIN_ADDED_MEMORY_BACKING] = attach->record.added.done[DOMAIN_ADDED_SOURCE]
+        = attach->record.added.done[DOMAIN_ADDED_ACCESS] = TRUE;
     return;
   }
   if (!source) {
     domain_xml_append (xml, backing, "<source type='memfd'/>");
-    attach->added.done[DOMAIN_ADDED_SOURCE] = TRUE;
+    attach->record.added.done[DOMAIN_ADDED_SOURCE] = TRUE;
   } else if (domain_xml_attribute_is (source, "type", "anonymous")) {
     domain_xml_set_attribute (xml, source, "type", "memfd");
-    attach->added.done[DOMAIN_ADDED_SOURCE] = attach->added.source_was_anonymous = TRUE;
+    attach->record.added.done[DOMAIN_ADDED_SOURCE] = attach->record.added.source_was_anonymous = TRUE;
   }
   access = backing_child (attach, "access");
   if (!access) {
     domain_xml_insert_after (xml, backing_child (attach, "source"), "<access mode='shared'/>");
-    attach->added.done[DOMAIN_ADDED_ACCESS] = TRUE;
+    attach->record.added.done[DOMAIN_ADDED_ACCESS] = TRUE;
   } else if (domain_xml_attribute_is (access, "mode", "private")) {
     domain_xml_set_attribute (xml, access, "mode", "shared");
-    attach->added.done[DOMAIN_ADDED_ACCESS] = attach->added.access_was_private = TRUE;
+    attach->record.added.done[DOMAIN_ADDED_ACCESS] = attach->record.added.access_was_private = TRUE;
   }
 }
 
@@ -109,10 +109,10 @@ share_cells (Attach *attach) {
     if (!domain_xml_attribute_is (cell, "memAccess", "private") || !domain_xml_number (text, 0, DOMAIN_NUMA_NODES_MAX - 1, &id))
       continue;
     domain_xml_set_attribute (attach->xml, cell, "memAccess", "shared");
-    if (!attach->added.private_cells)
-      attach->added.private_cells = g_array_new (FALSE, FALSE, sizeof (unsigned));
-    g_array_append_val (attach->added.private_cells, (unsigned){ (unsigned)id });
-    attach->added.done[DOMAIN_ADDED_MEM_ACCESS] = TRUE;
+    if (!attach->record.added.private_cells)
+      attach->record.added.private_cells = g_array_new (FALSE, FALSE, sizeof (unsigned));
+    g_array_append_val (attach->record.added.private_cells, (unsigned){ (unsigned)id });
+    attach->record.added.done[DOMAIN_ADDED_MEM_ACCESS] = TRUE;
   }
 }
 
@@ -169,9 +169,9 @@ add_cell (Attach *attach) {
     domain_xml_append (xml, cpu, (whole = g_strdup_printf ("<numa>\n  %s\n</numa>", cell)));
   else
     add_to_domain (attach, before, (whole = g_strdup_printf ("<cpu>\n  <numa>\n    %s\n  </numa>\n</cpu>", cell)));
-  attach->added.done[DOMAIN_ADDED_CELL] = TRUE;
-  attach->added.done[DOMAIN_ADDED_NUMA] = !numa;
-  attach->added.done[DOMAIN_ADDED_CPU] = !cpu;
+  attach->record.added.done[DOMAIN_ADDED_CELL] = TRUE;
+  attach->record.added.done[DOMAIN_ADDED_NUMA] = !numa;
+  attach->record.added.done[DOMAIN_ADDED_CPU] = !cpu;
   tell (attach, "puts all vCPUs and all memory of the VM into NUMA cell 0; until detach libvirt takes the VM's memory size "
                 "from there, and lets the number of vCPUs only grow");
   return TRUE;
@@ -204,7 +204,7 @@ choose_node (Attach *attach) {
   if (why)
     tell (attach, "gives the memory no NUMA node of its own: %s", why);
   else
-    attach->memory.numa_node = (int)count_cells (attach->xml);
+    attach->record.memory.numa_node = (int)count_cells (attach->xml);
 }
 
 /* With HMAT (interconnects, caches) QEMU wants to know of each node whose processors reach it first. */
@@ -222,8 +222,8 @@ node_argument (Attach *attach) {
       has_near = domain_xml_number (id, 0, DOMAIN_NUMA_NODES_MAX - 1, &near_cell);
   }
   if (has_hmat)
-    return g_strdup_printf ("node,nodeid=%d,initiator=%" G_GUINT64_FORMAT, attach->memory.numa_node, near_cell);
-  return g_strdup_printf ("node,nodeid=%d", attach->memory.numa_node);
+    return g_strdup_printf ("node,nodeid=%d,initiator=%" G_GUINT64_FORMAT, attach->record.memory.numa_node, near_cell);
+  return g_strdup_printf ("node,nodeid=%d", attach->record.memory.numa_node);
 }
 
 /* The largest distance between any two cells; 0 where none is given. */
@@ -269,7 +269,7 @@ double_commas (const char *text) {
 
 static char *
 our_arguments (Attach *attach, const char *prefix, int slot) {
-  const int node = attach->memory.numa_node;
+  const int node = attach->record.memory.numa_node;
   const guint64 distance = largest_distance (attach);
   g_autofree char *path = double_commas (attach->socket_path), *node_text = node >= 0 ? node_argument (attach) : NULL;
   GString *text = g_string_new (NULL);
@@ -278,7 +278,7 @@ our_arguments (Attach *attach, const char *prefix, int slot) {
                 "pcie-root-port,id=" DOMAIN_PORT_ID
                 ",bus=pcie.0,addr=0x%x,port=0x%x,chassis=%u,pref64-reserve=%" G_GUINT64_FORMAT "G",
                 (unsigned)slot, (unsigned)slot << 3, domain_free_chassis (attach->xml),
-                domain_port_room (attach->memory.window_bytes) >> 30);
+                domain_port_room (attach->record.memory.window_bytes) >> 30);
   add_argument (text, prefix, "-chardev", "socket,id=" DOMAIN_CHARDEV_ID ",path=%s", path);
   add_argument (text, prefix, "-device",
                 DOMAIN_DEVICE_DRIVER ",id=" DOMAIN_DEVICE_ID ",bus=" DOMAIN_PORT_ID ",chardev=" DOMAIN_CHARDEV_ID
@@ -305,7 +305,7 @@ choose_prefix (Attach *attach) {
 
   if (!ns && !xmlSearchNs (root->doc, root, (const xmlChar *)"qemu")) {
     domain_xml_declare (attach->xml, "qemu", DOMAIN_QEMU_URI);
-    attach->added.done[DOMAIN_ADDED_XMLNS] = TRUE;
+    attach->record.added.done[DOMAIN_ADDED_XMLNS] = TRUE;
     return g_strdup ("qemu:");
   }
   if (!ns)
@@ -329,8 +329,8 @@ add_commandline (Attach *attach, const char *fragment) {
 static gboolean
 add_arguments (Attach *attach, GError **error) {
   g_autofree char *prefix = choose_prefix (attach), *arguments = NULL, *whole = NULL,
-                  *room = domain_size_text (domain_port_room (attach->memory.window_bytes));
-  const int slot = domain_free_slot (attach->xml);
+                  *room = domain_size_text (domain_port_room (attach->record.memory.window_bytes));
+  const int slot = domain_free_slot (attach->xml, attach->options->far != NULL);
   xmlNode *commandline, *last = NULL;
 
   if (slot < 0) {
@@ -359,14 +359,42 @@ add_arguments (Attach *attach, GError **error) {
 
     whole = g_strdup_printf ("<%scommandline>\n  %s\n</%scommandline>", prefix, inner, prefix);
     add_commandline (attach, whole);
-    attach->added.done[DOMAIN_ADDED_COMMANDLINE] = TRUE;
+    attach->record.added.done[DOMAIN_ADDED_COMMANDLINE] = TRUE;
   }
   tell (attach,
         "adds a hidden PCI Express port in slot 0x%x with room for %s, and the memory device in it; a VM that has it can't be "
         "migrated or saved while it runs",
         (unsigned)slot, room);
-  if (attach->memory.numa_node >= 0)
-    tell (attach, "adds NUMA node %d for the memory", attach->memory.numa_node);
+  if (attach->record.memory.numa_node >= 0)
+    tell (attach, "adds NUMA node %d for the memory", attach->record.memory.numa_node);
+  return TRUE;
+}
+
+/* ---- far disks ---- */
+
+static gboolean
+add_far_disks (Attach *attach, GError **error) {
+  const DomainFar *far = attach->options->far;
+  g_autoptr (GPtrArray) targets = g_ptr_array_new_with_free_func (g_free);
+  g_autofree char *folder = g_path_get_dirname (attach->socket_path);
+  DomainRecord *record = &attach->record;
+  guint i = 0;
+
+  record->last_bus = domain_far_last_bus (attach->xml);
+  record->far.storage = g_strdup (far->storage);
+  record->far.compress = far->compress;
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
+    record->far.bytes[tier] = far->bytes[tier];
+  domain_far_add (attach->xml, far, folder, targets);
+  if (!domain_xml_check (attach->xml, error))
+    return FALSE;
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
+    g_autofree char *size = domain_size_text (far->bytes[tier]);
+
+    if (far->bytes[tier])
+      tell (attach, "adds the far disk '%s' of %s as %s, stored in %s", domain_far_tier_name (tier), size,
+            (const char *)targets->pdata[i++], far->storage);
+  }
   return TRUE;
 }
 
@@ -378,8 +406,8 @@ add_metadata (Attach *attach) {
   xmlNode *metadata = domain_xml_child (domain_xml_root (attach->xml), "metadata");
   g_autofree char *text = NULL, *whole = NULL;
 
-  attach->added.done[DOMAIN_ADDED_METADATA] = !metadata;
-  text = domain_metadata_format (&attach->memory, &attach->added, TRUE);
+  attach->record.added.done[DOMAIN_ADDED_METADATA] = !metadata;
+  text = domain_metadata_format (&attach->record, TRUE);
   if (metadata) {
     domain_xml_append (attach->xml, metadata, text);
   } else {
@@ -397,9 +425,13 @@ static gboolean
 attach_anew (Attach *attach, const DomainHost *host, GError **error) {
   if (!domain_check_attachable (attach->xml, attach->options, host, error) || !share_memory (attach, error))
     return FALSE;
-  choose_node (attach);
-  /* What comes now looks at what was added */
-  if (!domain_xml_check (attach->xml, error) || !add_arguments (attach, error))
+  if (attach->options->window_bytes) {
+    choose_node (attach);
+    /* What comes now looks at what was added */
+    if (!domain_xml_check (attach->xml, error) || !add_arguments (attach, error))
+      return FALSE;
+  }
+  if (attach->options->far && !add_far_disks (attach, error))
     return FALSE;
   add_metadata (attach);
   return TRUE;
@@ -408,18 +440,22 @@ attach_anew (Attach *attach, const DomainHost *host, GError **error) {
 /* All that matters of what is attached, in one text: two XMLs with the same one need no change into each other. */
 static char *
 summary (const DomainXml *xml) {
-  static const DomainAdded nothing_added = { { FALSE } };
   g_autoptr (GPtrArray) args = domain_args (xml);
-  DomainMemory memory = { .numa_node = -1 };
+  g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
+  g_autofree char *disks = domain_far_summary (xml), *text_of_record = NULL;
   GString *text = g_string_new (NULL);
-  gboolean has_record = domain_metadata_read (xml, &memory, NULL, NULL);
-  g_autofree char *record = domain_metadata_format (&memory, &nothing_added, TRUE);
+  const gboolean has_record = domain_metadata_read (xml, &record, NULL);
 
-  g_string_append_printf (text, "%d %s\n%d %d\n", has_record, record, domain_memory_is_shared (xml, NULL), count_cells (xml));
+  domain_added_clear (&record.added);
+  memset (&record.added, 0, sizeof record.added);
+  record.last_bus = 0;
+  text_of_record = domain_metadata_format (&record, TRUE);
+  g_string_append_printf (text, "%d %s\n%d %d\n%s", has_record, text_of_record, domain_memory_is_shared (xml, NULL),
+                          count_cells (xml), disks);
   for (guint i = 0; i < args->len; i++) {
     const char *option = domain_args_option (args, i), *value = ((DomainArg *)args->pdata[i])->value;
 
-    if (domain_arg_is_ours (option, value, memory.numa_node))
+    if (domain_arg_is_ours (option, value, record.memory.numa_node))
       g_string_append_printf (text, "%s %s\n", option ? option : "", value);
   }
   return g_string_free (text, FALSE);
@@ -435,21 +471,25 @@ domain_attach (const char *text, const DomainAttachOptions *options, const Domai
     .options = options,
     .socket_path = socket_path,
     .changes = new_changes,
-    .memory = { options->window_bytes, options->local_max_bytes, options->populate, -1, TRUE },
+    .record = DOMAIN_RECORD_NONE,
   };
   gboolean ok;
 
+  if (options->window_bytes) {
+    attach.record.have_memory = TRUE;
+    attach.record.memory = (DomainMemory){ options->window_bytes, options->local_max_bytes, options->populate, -1, TRUE };
+  }
   if (!domain_check_options (options, error) || !(xml = domain_xml_new (text, error)))
     return NULL;
   if (domain_metadata_node (xml)) {
     before = summary (xml);
     if (!domain_undo (xml, NULL, error))
       return NULL;
-    g_ptr_array_add (new_changes, g_strdup ("replaces the memory device that is attached"));
+    g_ptr_array_add (new_changes, g_strdup ("replaces what is attached"));
   }
   attach.xml = xml;
   ok = attach_anew (&attach, host, error);
-  domain_added_clear (&attach.added);
+  domain_record_clear (&attach.record);
   if (!ok)
     return NULL;
   after = summary (xml);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "domain-args.h"
+#include "domain-far.h"
 #include "domain-ram.h"
 #include "error.h"
 
@@ -48,11 +49,42 @@ domain_port_room (guint64 window_bytes) {
   return 2 * window_bytes;
 }
 
+static gboolean
+check_far_options (const DomainFar *far, GError **error) {
+  unsigned n = 0;
+
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
+    const guint64 bytes = far->bytes[tier];
+    const char *name = domain_far_tier_name (tier);
+    g_autofree char *text = domain_size_text (bytes);
+
+    if (!bytes)
+      continue;
+    n++;
+    if (bytes < DOMAIN_FAR_BYTES_MIN || bytes > DOMAIN_FAR_BYTES_MAX)
+      return refuse (error, "a far disk '%s' of %s is not between 64 MiB and 16 TiB; change --far", name, text);
+    if (bytes % DOMAIN_BLOCK_BYTES)
+      return refuse (error, "a far disk '%s' of %s is not a multiple of 2 MiB; change --far", name, text);
+  }
+  if (n == 0)
+    return refuse (error, "neither a memory device nor a far disk is asked for; use --window or --far");
+  if (!domain_far_storage_is_valid (far->storage))
+    return refuse (
+        error, "the far storage is neither an absolute path nor an NBD URI (nbd://…), or it has a comma; change --far-storage");
+  if (n > 1 && domain_far_storage_is_nbd (far->storage))
+    return refuse (error, "one NBD export can't be the storage of two far disks; use one disk, or a folder as --far-storage");
+  return TRUE;
+}
+
 gboolean
 domain_check_options (const DomainAttachOptions *options, GError **error) {
   const guint64 window = options->window_bytes, local_max = options->local_max_bytes;
   g_autofree char *window_text = domain_size_text (window), *local_max_text = domain_size_text (local_max);
 
+  if (options->far && !check_far_options (options->far, error))
+    return FALSE;
+  if (options->far && !window)
+    return TRUE;
   if (window < DOMAIN_WINDOW_BYTES_MIN || (window & (window - 1)))
     return refuse (error,
                    "a window of %s is not a power of two of at least 2 GiB (it becomes a PCI BAR of the VM); use --window 2G, "
@@ -72,14 +104,20 @@ domain_check_options (const DomainAttachOptions *options, GError **error) {
 /* ---- the machine ---- */
 
 static gboolean
-check_machine (const DomainXml *xml, GError **error) {
-  xmlNode *root = domain_xml_root (xml), *type = domain_xml_child (domain_xml_child (root, "os"), "type");
-  g_autofree char *kind = domain_xml_attribute (root, "type"), *arch = domain_xml_attribute (type, "arch"),
-                  *machine = domain_xml_attribute (type, "machine"), *os = domain_xml_content (type);
+check_type (const DomainXml *xml, const char *what, GError **error) {
+  g_autofree char *kind = domain_xml_attribute (domain_xml_root (xml), "type");
 
   if (g_strcmp0 (kind, "kvm") != 0 && g_strcmp0 (kind, "qemu") != 0)
-    return refuse (error, "its type is '%s': only QEMU has the memory device; use a domain of type 'kvm' (or 'qemu')",
-                   kind ? kind : "");
+    return refuse (error, "its type is '%s': only QEMU has %s; use a domain of type 'kvm' (or 'qemu')", kind ? kind : "", what);
+  return TRUE;
+}
+
+static gboolean
+check_machine (const DomainXml *xml, GError **error) {
+  xmlNode *type = domain_xml_child (domain_xml_child (domain_xml_root (xml), "os"), "type");
+  g_autofree char *arch = domain_xml_attribute (type, "arch"), *machine = domain_xml_attribute (type, "machine"),
+                  *os = domain_xml_content (type);
+
   if (arch && strcmp (arch, "x86_64") != 0)
     return refuse (error, "its architecture is %s: the memory device is for x86_64 only; use an x86_64 VM", arch);
   if (os && strcmp (os, "hvm") != 0)
@@ -200,12 +238,25 @@ check_devices (const DomainXml *xml, GError **error) {
         return refuse (error, "it has %s (line %lu: <%s %s='%s'>): %s; remove that device", pinning[i].what,
                        domain_xml_line (node), pinning[i].device, pinning[i].attribute, pinning[i].value, PINS);
   }
+  return TRUE;
+}
+
+/* What keeps any process besides QEMU from the VM's memory. */
+static gboolean
+check_shareable (const DomainXml *xml, const char *what, GError **error) {
+  xmlNode *root = domain_xml_root (xml), *devices = domain_xml_child (root, "devices"),
+          *security = domain_xml_child (root, "launchSecurity");
+
   for (xmlNode *node = domain_xml_child (devices, "memory"); node; node = domain_xml_next (node))
     if (domain_xml_attribute_is (node, "access", "private"))
-      return refuse (error,
-                     "a <memory> device has access='private' (line %lu), but the memory device's back-end has to map the VM's "
-                     "memory; make it shared",
-                     domain_xml_line (node));
+      return refuse (
+          error,
+          "a <memory> device has access='private' (line %lu), but the back-end of %s has to map the VM's memory; make "
+          "it shared",
+          domain_xml_line (node), what);
+  if (security)
+    return refuse (error, "its memory is encrypted (line %lu: <launchSecurity>), which %s can't share; remove <launchSecurity>",
+                   domain_xml_line (security), what);
   return TRUE;
 }
 
@@ -272,45 +323,65 @@ check_arguments (const DomainXml *xml, GError **error) {
   return TRUE;
 }
 
+static const char MEMORY_DEVICE[] = "the memory device", FAR_DISKS[] = "a far disk";
+
 gboolean
 domain_check_neighbours (const DomainXml *xml, GError **error) {
-  xmlNode *root = domain_xml_root (xml), *locked = domain_xml_child (domain_xml_child (root, "memoryBacking"), "locked"),
-          *security = domain_xml_child (root, "launchSecurity");
+  xmlNode *locked = domain_xml_child (domain_xml_child (domain_xml_root (xml), "memoryBacking"), "locked");
 
   if (!check_devices (xml, error) || !check_pinning_arguments (xml, error))
     return FALSE;
   if (locked)
     return refuse (error, "its memory is locked (line %lu: <locked/>): %s; remove <locked/>", domain_xml_line (locked), PINS);
-  if (security)
-    return refuse (
-        error,
-        "its memory is encrypted (line %lu: <launchSecurity>), which the memory device can't share; remove <launchSecurity>",
-        domain_xml_line (security));
+  return check_shareable (xml, MEMORY_DEVICE, error);
+}
+
+/* QEMU tells every vhost-user device of every region, the window too. */
+static gboolean
+check_regions (const DomainXml *xml, gboolean window, GError **error) {
+  g_autofree char *how = NULL;
+  const unsigned n = domain_ram_regions (xml, &how), room = DOMAIN_RAM_REGIONS_MAX - (window ? 1 : 0);
+
+  if (n > room)
+    return refuse (error,
+                   "its memory has %u regions (%s), and vhost-user has room for %u%s; use fewer NUMA cells or <memory> devices",
+                   n, how, room, window ? " and the window" : "");
   return TRUE;
 }
 
+/* Any guest has a driver for them, so they ask for less. */
 static gboolean
-check_regions (const DomainXml *xml, GError **error) {
-  g_autofree char *how = NULL;
-  const unsigned n = domain_ram_regions (xml, &how);
+check_far (const DomainXml *xml, GError **error) {
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
+    xmlNode *disk = domain_far_disk (xml, tier);
 
-  if (n + 1 > DOMAIN_RAM_REGIONS_MAX)
-    return refuse (error,
-                   "its memory has %u regions (%s), and vhost-user has room for %u and the window; use fewer NUMA cells or "
-                   "<memory> devices",
-                   n, how, DOMAIN_RAM_REGIONS_MAX - 1);
-  return TRUE;
+    if (disk)
+      return refuse (
+          error,
+          "it has a far disk already (line %lu), but <metadata> has no record of it; remove it with 'domybsctl detach' "
+          "first",
+          domain_xml_line (disk));
+  }
+  if (!domain_xml_child (domain_xml_root (xml), "devices"))
+    return refuse (error, "it has no <devices> to add a far disk to; correct it");
+  return check_shareable (xml, FAR_DISKS, error);
 }
 
 gboolean
 domain_check_attachable (const DomainXml *xml, const DomainAttachOptions *options, const DomainHost *host, GError **error) {
+  const gboolean window = options->window_bytes != 0;
   guint64 bytes;
 
-  if (!check_machine (xml, error) || !check_qemu (host, error) || !domain_check_neighbours (xml, error)
-      || !check_arguments (xml, error))
+  if (!check_type (xml, window ? MEMORY_DEVICE : FAR_DISKS, error))
+    return FALSE;
+  if (window
+      && (!check_machine (xml, error) || !check_qemu (host, error) || !domain_check_neighbours (xml, error)
+          || !check_arguments (xml, error)))
+    return FALSE;
+  if (options->far && !check_far (xml, error))
     return FALSE;
   if (!domain_boot_memory (xml, &bytes))
     return refuse (error, "its <memory> can't be understood (line %lu); correct it",
                    domain_xml_line (domain_xml_child (domain_xml_root (xml), "memory")));
-  return check_regions (xml, error) && check_window_fits (xml, options->window_bytes, host, error);
+  return check_regions (xml, window, error) && (!window || check_window_fits (xml, options->window_bytes, host, error));
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "domain-args.h"
+#include "domain-far.h"
 #include "domain-metadata.h"
 #include "domain-ram.h"
 #include "domain.h"
@@ -25,7 +26,7 @@ gboolean
 domain_is_attached (const DomainXml *xml) {
   g_autoptr (GPtrArray) args = domain_args (xml);
 
-  return domain_metadata_node (xml) || domain_args_have_ours (args);
+  return domain_metadata_node (xml) || domain_args_have_ours (args) || domain_far_has_disks (xml);
 }
 
 /* ---- <qemu:commandline> ---- */
@@ -176,27 +177,36 @@ undo_metadata (DomainXml *xml, const DomainAdded *added) {
     domain_xml_remove (xml, metadata);
 }
 
+static void
+undo_far (DomainXml *xml, unsigned last_bus, GPtrArray *changes) {
+  const unsigned n = domain_far_remove (xml, last_bus);
+
+  if (n > 0)
+    tell (changes, "removes %s, and PCI ports that libvirt has added for it", n == 1 ? "the far disk" : "the far disks");
+}
+
 gboolean
 domain_undo (DomainXml *xml, GPtrArray *changes, GError **error) {
   g_autoptr (GError) damage = NULL;
-  g_auto (DomainAdded) added = { { FALSE } };
-  DomainMemory memory = { .numa_node = -1 };
+  g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
 
-  if (!domain_metadata_read (xml, &memory, &added, &damage)) {
+  if (!domain_metadata_read (xml, &record, &damage)) {
     g_autoptr (GPtrArray) args = domain_args (xml);
 
     if (damage) {
       g_propagate_error (error, g_steal_pointer (&damage));
       return FALSE;
     }
-    memory.numa_node = domain_args_numa_node (args);
+    record.memory.numa_node = domain_args_numa_node (args);
+    record.last_bus = G_MAXUINT;
     tell (changes,
           "finds no record of it in <metadata>: a NUMA cell or shared memory that attach may have added stay as they are");
   }
-  undo_metadata (xml, &added);
-  undo_arguments (xml, memory.numa_node, &added, changes);
-  undo_cell (xml, &added, changes);
-  undo_backing (xml, &added, changes);
+  undo_metadata (xml, &record.added);
+  undo_far (xml, record.last_bus, changes);
+  undo_arguments (xml, record.memory.numa_node, &record.added, changes);
+  undo_cell (xml, &record.added, changes);
+  undo_backing (xml, &record.added, changes);
   return TRUE;
 }
 
@@ -211,4 +221,35 @@ domain_detach (const char *text, GPtrArray *changes, GError **error) {
     return NULL;
   }
   return domain_undo (xml, changes, error) ? domain_xml_finish (xml, error) : NULL;
+}
+
+/* The memory device stays, and with it all that it needs. */
+char *
+domain_detach_far (const char *text, GPtrArray *changes, GError **error) {
+  g_autoptr (DomainXml) xml = domain_xml_new (text, error);
+  g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
+  g_autoptr (GError) damage = NULL;
+  g_autoptr (GPtrArray) args = NULL;
+  xmlNode *far;
+
+  if (!xml)
+    return NULL;
+  (void)domain_metadata_read (xml, &record, &damage);
+  if (damage) {
+    g_propagate_error (error, g_steal_pointer (&damage));
+    return NULL;
+  }
+  if (domain_far_is_none (&record.far) && !domain_far_has_disks (xml)) {
+    g_set_error (error, CTL_ERROR, CTL_ERROR_NOT_FOUND,
+                 "no far disk is attached to it; 'domybsctl attach' with --far does that");
+    return NULL;
+  }
+  args = domain_args (xml);
+  if (!record.have_memory && !domain_args_have_ours (args))
+    return domain_undo (xml, changes, error) ? domain_xml_finish (xml, error) : NULL;
+  far = domain_xml_child_ns (domain_metadata_node (xml), DOMAIN_METADATA_URI, "far");
+  if (far)
+    domain_xml_remove (xml, far);
+  undo_far (xml, far ? record.last_bus : G_MAXUINT, changes);
+  return domain_xml_finish (xml, error);
 }

@@ -4,7 +4,7 @@
 
 #include "domain-xml.h"
 
-/* Whether there is anything of ours: metadata, or arguments with our ids. */
+/* Whether there is anything of ours: metadata, arguments or disks with our ids. */
 gboolean domain_is_attached (const DomainXml *xml);
 
 /* Takes back what attach did; changes may be NULL. FALSE (CTL_ERROR_REFUSED) when the metadata is damaged. */

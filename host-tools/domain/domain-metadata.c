@@ -23,6 +23,12 @@ domain_added_clear (DomainAdded *added) {
   g_clear_pointer (&added->private_cells, g_array_unref);
 }
 
+void
+domain_record_clear (DomainRecord *record) {
+  domain_far_clear (&record->far);
+  domain_added_clear (&record->added);
+}
+
 xmlNode *
 domain_metadata_node (const DomainXml *xml) {
   xmlNode *metadata = domain_xml_child (domain_xml_root (xml), "metadata"), *node = NULL;
@@ -137,29 +143,54 @@ read_one_added (xmlNode *node, DomainAdded *added, GError **error) {
   }
 }
 
+/* Sizes and storage. The storage is opened by root: nothing that could be taken for another option, and no relative path. */
+static gboolean
+read_far (xmlNode *node, DomainRecord *record, GError **error) {
+  guint64 last_bus;
+
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
+    const char *name = domain_far_tier_name (tier);
+    g_autofree char *there = domain_xml_attribute (node, name);
+
+    if (!there)
+      continue;
+    if (!read_number (node, name, DOMAIN_FAR_BYTES_MIN, DOMAIN_FAR_BYTES_MAX, &record->far.bytes[tier], error))
+      return FALSE;
+    if (record->far.bytes[tier] % DOMAIN_BLOCK_BYTES)
+      return refuse (node, error, "%s is not a multiple of %u", name, DOMAIN_BLOCK_BYTES);
+  }
+  if (domain_far_is_none (&record->far))
+    return refuse (node, error, "it has no size");
+  record->far.storage = domain_xml_attribute (node, "storage");
+  if (!domain_far_storage_is_valid (record->far.storage))
+    return refuse (node, error, "storage is neither an absolute path nor an NBD URI");
+  if (!read_choice (node, "compress", "no", "yes", &record->far.compress, error)
+      || !read_number (node, "last-bus", 0, 255, &last_bus, error))
+    return FALSE;
+  record->last_bus = (unsigned)last_bus;
+  return TRUE;
+}
+
 gboolean
-domain_metadata_read (const DomainXml *xml, DomainMemory *ret_memory, DomainAdded *ret_added, GError **error) {
-  xmlNode *node = domain_metadata_node (xml), *memory_node = domain_xml_child_ns (node, DOMAIN_METADATA_URI, "memory");
-  g_auto (DomainAdded) added = { { FALSE } };
-  DomainMemory memory;
+domain_metadata_read (const DomainXml *xml, DomainRecord *ret_record, GError **error) {
+  xmlNode *node = domain_metadata_node (xml), *memory_node = domain_xml_child_ns (node, DOMAIN_METADATA_URI, "memory"),
+          *far_node = domain_xml_child_ns (node, DOMAIN_METADATA_URI, "far");
+  g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
 
   if (!node)
     return FALSE;
-  if (!memory_node)
-    return refuse (node, error, "it has no <%s:memory>", DOMAIN_METADATA_PREFIX);
-  if (domain_xml_next (memory_node) || domain_xml_next (node))
+  if (!memory_node && !far_node)
+    return refuse (node, error, "it has neither <%s:memory> nor <%s:far>", DOMAIN_METADATA_PREFIX, DOMAIN_METADATA_PREFIX);
+  if ((memory_node && domain_xml_next (memory_node)) || (far_node && domain_xml_next (far_node)) || domain_xml_next (node))
     return refuse (node, error, "it is there twice");
-  if (!read_memory (memory_node, &memory, error))
+  record.have_memory = memory_node != NULL;
+  if ((memory_node && !read_memory (memory_node, &record.memory, error)) || (far_node && !read_far (far_node, &record, error)))
     return FALSE;
   for (xmlNode *at = domain_xml_child_ns (node, DOMAIN_METADATA_URI, "added"); at; at = domain_xml_next (at))
-    if (!read_one_added (at, &added, error))
+    if (!read_one_added (at, &record.added, error))
       return FALSE;
-  if (ret_memory)
-    *ret_memory = memory;
-  if (ret_added) {
-    *ret_added = added;
-    added.private_cells = NULL;
-  }
+  *ret_record = record;
+  record = DOMAIN_RECORD_NONE;
   return TRUE;
 }
 
@@ -171,19 +202,40 @@ format_added (GString *text, const char *prefix, const char *what, const char *w
   g_string_append (text, "/>\n");
 }
 
-char *
-domain_metadata_format (const DomainMemory *memory, const DomainAdded *added, gboolean with_namespace) {
-  const char *prefix = with_namespace ? DOMAIN_METADATA_PREFIX ":" : "";
-  const char *xmlns = with_namespace ? " xmlns:" DOMAIN_METADATA_PREFIX "=\"" DOMAIN_METADATA_URI "\"" : "";
-  GString *text = g_string_new (NULL);
-
-  /* Double quotes: libvirt dumps foreign metadata with them. */
-  g_string_append_printf (text, "<%s" DOMAIN_METADATA_PREFIX "%s>\n", prefix, xmlns);
+static void
+format_memory (GString *text, const char *prefix, const DomainMemory *memory) {
   g_string_append_printf (text, "  <%smemory window=\"%" G_GUINT64_FORMAT "\" local-max=\"%" G_GUINT64_FORMAT "\" grant=\"%s\"",
                           prefix, memory->window_bytes, memory->local_max_bytes, memory->populate ? "populate" : "reserve");
   if (memory->numa_node >= 0)
     g_string_append_printf (text, " numa-node=\"%d\"", memory->numa_node);
   g_string_append_printf (text, " present=\"%s\"/>\n", memory->present ? "yes" : "no");
+}
+
+static void
+format_far (GString *text, const char *prefix, const DomainRecord *record) {
+  g_autofree char *storage = g_markup_escape_text (record->far.storage, -1);
+
+  g_string_append_printf (text, "  <%sfar", prefix);
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
+    if (record->far.bytes[tier])
+      g_string_append_printf (text, " %s=\"%" G_GUINT64_FORMAT "\"", domain_far_tier_name (tier), record->far.bytes[tier]);
+  g_string_append_printf (text, " storage=\"%s\" compress=\"%s\" last-bus=\"%u\"/>\n", storage,
+                          record->far.compress ? "yes" : "no", record->last_bus);
+}
+
+char *
+domain_metadata_format (const DomainRecord *record, gboolean with_namespace) {
+  const char *prefix = with_namespace ? DOMAIN_METADATA_PREFIX ":" : "";
+  const char *xmlns = with_namespace ? " xmlns:" DOMAIN_METADATA_PREFIX "=\"" DOMAIN_METADATA_URI "\"" : "";
+  const DomainAdded *added = &record->added;
+  GString *text = g_string_new (NULL);
+
+  /* Double quotes: libvirt dumps foreign metadata with them. */
+  g_string_append_printf (text, "<%s" DOMAIN_METADATA_PREFIX "%s>\n", prefix, xmlns);
+  if (record->have_memory)
+    format_memory (text, prefix, &record->memory);
+  if (!domain_far_is_none (&record->far))
+    format_far (text, prefix, record);
   for (DomainAddedKind kind = 0; kind < DOMAIN_ADDED_KINDS; kind++) {
     if (!added->done[kind])
       continue;

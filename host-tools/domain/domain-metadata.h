@@ -31,14 +31,27 @@ typedef struct {
 void domain_added_clear (DomainAdded *added);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (DomainAdded, domain_added_clear)
 
+/* All of it. */
+typedef struct {
+  gboolean have_memory;
+  DomainMemory memory; /* numa_node −1 where there is none */
+  DomainFar far;       /* domain_far_is_none: there are none */
+  unsigned last_bus;   /* with far disks: the highest PCI controller before they were added */
+  DomainAdded added;
+} DomainRecord;
+
+#define DOMAIN_RECORD_NONE ((DomainRecord){ .memory = { .numa_node = -1 } })
+void domain_record_clear (DomainRecord *record);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (DomainRecord, domain_record_clear)
+
 /* Our element, or NULL. */
 xmlNode *domain_metadata_node (const DomainXml *xml);
 
-/* Both may be NULL. FALSE without error: there is no element. FALSE with CTL_ERROR_REFUSED: it says something that attach never
- * wrote. */
-gboolean domain_metadata_read (const DomainXml *xml, DomainMemory *ret_memory, DomainAdded *ret_added, GError **error);
+/* The record, which is to be DOMAIN_RECORD_NONE before. FALSE without error: there is no element. FALSE with CTL_ERROR_REFUSED:
+ * it says something that attach never wrote. */
+gboolean domain_metadata_read (const DomainXml *xml, DomainRecord *ret_record, GError **error);
 
 /* The element's text. with_namespace FALSE: without prefix and xmlns, as virDomainSetMetadata wants it. */
-char *domain_metadata_format (const DomainMemory *memory, const DomainAdded *added, gboolean with_namespace);
+char *domain_metadata_format (const DomainRecord *record, gboolean with_namespace);
 
 #endif

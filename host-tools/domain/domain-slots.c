@@ -32,7 +32,7 @@ find_used_slots_below (xmlNode *node, gboolean *used) {
 
 /* A user's argument may be addr=10.0 or "addr":"0x10": QEMU reads both as hexadecimal. */
 int
-domain_free_slot (const DomainXml *xml) {
+domain_free_slot (const DomainXml *xml, gboolean leave_one) {
   xmlNode *devices = domain_xml_child (domain_xml_root (xml), "devices");
   g_autoptr (GPtrArray) args = domain_args (xml);
   gboolean used[32] = { FALSE };
@@ -47,9 +47,13 @@ domain_free_slot (const DomainXml *xml) {
       use_slot (used, at + strspn (at, "\"' :="));
     }
   }
-  for (int slot = DOMAIN_SLOT_FIRST; slot < DOMAIN_SLOT_END; slot++)
-    if (!used[slot])
+  for (int slot = 1; slot < DOMAIN_SLOT_FIRST; slot++)
+    leave_one &= used[slot];
+  for (int slot = DOMAIN_SLOT_FIRST; slot < DOMAIN_SLOT_END; slot++) {
+    if (!used[slot] && !leave_one)
       return slot;
+    leave_one &= used[slot];
+  }
   return -1;
 }
 

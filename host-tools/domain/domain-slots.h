@@ -10,8 +10,8 @@
 #define DOMAIN_SLOT_FIRST 0x10
 #define DOMAIN_SLOT_END 0x1b
 
-/* A free slot, or -1. */
-int domain_free_slot (const DomainXml *xml);
+/* A free slot, or -1. leave_one: not the lowest of all that are free, where libvirt will put a port that it has to add. */
+int domain_free_slot (const DomainXml *xml, gboolean leave_one);
 
 /* A chassis number that no other port has: QEMU does not start with two the same. libvirt counts from 1, so this counts from
  * 255 down. */

@@ -6,6 +6,7 @@
 
 #include "domain-args.h"
 #include "domain-check.h"
+#include "domain-far.h"
 #include "domain-metadata.h"
 #include "domain-ram.h"
 #include "error.h"
@@ -88,24 +89,53 @@ gboolean
 domain_read_memory (const char *text, DomainMemory *ret_memory, GError **error) {
   g_autoptr (DomainXml) xml = domain_xml_new (text, error);
 
-  return xml && domain_metadata_read (xml, ret_memory, NULL, error);
+  g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
+
+  if (!xml || !domain_metadata_read (xml, &record, error) || !record.have_memory)
+    return FALSE;
+  *ret_memory = record.memory;
+  return TRUE;
+}
+
+gboolean
+domain_read_far (const char *text, DomainFar *ret_far, unsigned ret_queues[DOMAIN_FAR_TIERS], GError **error) {
+  g_autoptr (DomainXml) xml = domain_xml_new (text, error);
+  g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
+
+  if (!xml || !domain_metadata_read (xml, &record, error) || domain_far_is_none (&record.far))
+    return FALSE;
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
+    xmlNode *disk = record.far.bytes[tier] ? domain_far_disk (xml, tier) : NULL;
+
+    ret_queues[tier] = disk ? domain_far_disk_queues (disk) : 0;
+    if (disk && !ret_queues[tier]) {
+      g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED,
+                   "its far disk has no number of queues from 1 to %u (line %lu); correct it", DOMAIN_FAR_QUEUES_LIMIT,
+                   domain_xml_line (disk));
+      return FALSE;
+    }
+  }
+  *ret_far = record.far;
+  record.far = (DomainFar){ 0 };
+  return TRUE;
 }
 
 char *
 domain_metadata_for_libvirt (const char *text, const DomainMemory *memory, GError **error) {
   g_autoptr (DomainXml) xml = domain_xml_new (text, error);
   g_autoptr (GError) reason = NULL;
-  g_auto (DomainAdded) added = { { FALSE } };
+  g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
 
   if (!xml)
     return NULL;
-  if (!domain_metadata_read (xml, NULL, &added, &reason)) {
+  if (!domain_metadata_read (xml, &record, &reason) || !record.have_memory) {
     if (!reason)
       g_set_error (&reason, CTL_ERROR, CTL_ERROR_NOT_FOUND, "no memory device is attached to it; 'domybsctl attach' does that");
     g_propagate_error (error, g_steal_pointer (&reason));
     return NULL;
   }
-  return domain_metadata_format (memory, &added, FALSE);
+  record.memory = *memory;
+  return domain_metadata_format (&record, FALSE);
 }
 
 /* The room that the hidden port was given; 0: there is no port. */
@@ -131,16 +161,20 @@ port_room (const DomainXml *xml) {
 gboolean
 domain_check_start (const char *text, GError **error) {
   g_autoptr (DomainXml) xml = domain_xml_new (text, error);
+  g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
   g_autoptr (GError) reason = NULL;
   g_autofree char *why = NULL;
+  gboolean pays;
 
   if (!xml)
     return FALSE;
-  if (domain_check_neighbours (xml, &reason) && !domain_memory_is_shared (xml, &why))
+  /* Only the window can't be pinned. What is damaged is refused by who reads it. */
+  pays = !domain_metadata_read (xml, &record, NULL) || record.have_memory;
+  if ((!pays || domain_check_neighbours (xml, &reason)) && !domain_memory_is_shared (xml, &why))
     g_set_error (&reason, CTL_ERROR, CTL_ERROR_REFUSED, "its memory is not shared (%s); correct that", why);
   if (reason)
-    g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED, "%s, or take the memory device away with 'domybsctl detach'",
-                 reason->message);
+    g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED, "%s, or take the %s away with 'domybsctl detach'", reason->message,
+                 pays ? "memory device" : "far disks");
   return !reason;
 }
 

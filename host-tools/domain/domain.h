@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a libvirt domain's XML says about the memory device, and how it says so after attach and detach. Pure: text in, text
- * out; no file, no libvirt. Whoever calls defines the result.
+ * What a libvirt domain's XML says about the memory device and far disks, and how it says so after attach and detach. Pure:
+ * text in, text out; no file, no libvirt. Whoever calls defines the result.
  *
  * Everything that attach changes is either recognised by its own ids ("domybs-…") or recorded in <metadata>, so that detach
  * takes back just that: foreign parts of the XML, and edits made in between, stay as they are, to the byte.
@@ -49,6 +49,34 @@ typedef struct {
   gboolean present;        /* FALSE: only the port is there (after a live detach) */
 } DomainMemory;
 
+/* Far disks, each of which is a tier that the guest's kernel pages to. */
+typedef enum { DOMAIN_FAR_SHARED, DOMAIN_FAR_REMOTE, DOMAIN_FAR_TIERS } DomainFarTier;
+
+/* The smallest disk that is of any use; the largest that domybs-far can have. */
+#define DOMAIN_FAR_BYTES_MIN (G_GUINT64_CONSTANT (64) << 20)
+#define DOMAIN_FAR_BYTES_MAX (G_GUINT64_CONSTANT (16) << 40)
+/* How many queues attach gives a disk at most, and how many it can have. */
+#define DOMAIN_FAR_QUEUES_MAX 4u
+#define DOMAIN_FAR_QUEUES_LIMIT 16u
+
+typedef struct {
+  guint64 bytes[DOMAIN_FAR_TIERS]; /* multiples of 2 MiB; 0: no disk of that tier */
+  char *storage;                   /* absolute path of a folder, a file or a block device, or an NBD URI */
+  gboolean compress;
+} DomainFar;
+
+void domain_far_clear (DomainFar *far);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (DomainFar, domain_far_clear)
+gboolean domain_far_is_none (const DomainFar *far);
+
+/* "shared"; and the name of the disk's socket, beside the back-end's: "far-shared.sock", to be freed. */
+const char *domain_far_tier_name (DomainFarTier tier);
+char *domain_far_socket_name (DomainFarTier tier);
+
+/* Whether it can be the storage of far disks, as far as the text tells; and whether it is an NBD server's. */
+gboolean domain_far_storage_is_valid (const char *storage);
+gboolean domain_far_storage_is_nbd (const char *storage);
+
 /* What is known of the host; 0 is unknown, and then that check is left to QEMU. */
 typedef struct {
   unsigned long qemu_version; /* of the domain's emulator: 1000000 × major + 1000 × minor + micro */
@@ -56,10 +84,11 @@ typedef struct {
 } DomainHost;
 
 typedef struct {
-  guint64 window_bytes;
+  guint64 window_bytes; /* 0: no memory device; then the next three mean nothing */
   guint64 local_max_bytes;
   gboolean populate;
-  gboolean own_node; /* give the memory a NUMA node of its own */
+  gboolean own_node;    /* give the memory a NUMA node of its own */
+  const DomainFar *far; /* NULL: no far disks */
 } DomainAttachOptions;
 
 /* Who it is. name and uuid are the caller's to free (domain_identity_clear); a UUID is 36 characters, checked. */
@@ -78,20 +107,26 @@ char *domain_read_emulator (const char *xml);
 /* The owner that libvirt's DAC driver gave the domain's QEMU (<label> of <seclabel model='dac'>: "+64055:+64055"), or NULL. */
 char *domain_read_dac_label (const char *xml);
 
-/* What is attached. FALSE without error set when nothing is; FALSE with error (CTL_ERROR_REFUSED) when metadata is there that
- * can't be right. Every value is checked: the XML's author may be less privileged than the reader. */
+/* The memory device that is attached. FALSE without error set when none is; FALSE with error (CTL_ERROR_REFUSED) when metadata
+ * is there that can't be right. Every value is checked: the XML's author may be less privileged than the reader. */
 gboolean domain_read_memory (const char *xml, DomainMemory *ret_memory, GError **error);
 
-/* The XML with the device attached, its back-end's socket at socket_path. Appends to changes (of strings, may be NULL) a
- * sentence for each change made. Attached already with the same options: the XML as it was and no change; with others: an
- * update. CTL_ERROR_REFUSED where it can't be: not q35, VFIO/hostdev, locked memory, more RAM regions than vhost-user has room
- * for, QEMU too old, window beyond the VM's physical addresses, arguments with our ids but without our record, … */
+/* The far disks that are attached, and how many queues each has in the XML: 0 for one that is not there (somebody may have
+ * removed it). FALSE as above. */
+gboolean domain_read_far (const char *xml, DomainFar *ret_far, unsigned ret_queues[DOMAIN_FAR_TIERS], GError **error);
+
+/* The XML with the device and the far disks attached, the back-end's socket at socket_path, the disks' beside it. Appends to
+ * changes (of strings, may be NULL) a sentence for each change made. Attached already with the same options: the XML as it was
+ * and no change; with others: an update. CTL_ERROR_REFUSED where it can't be: not q35, VFIO/hostdev, locked memory, more RAM
+ * regions than vhost-user has room for, QEMU too old, window beyond the VM's physical addresses, arguments with our ids but
+ * without our record, … */
 char *domain_attach (const char *xml, const DomainAttachOptions *options, const DomainHost *host, const char *socket_path,
                      GPtrArray *changes, GError **error);
 
-/* The XML as if the device had never been attached, with all other edits made since. CTL_ERROR_NOT_FOUND when nothing is
- * attached. */
+/* The XML as if nothing had ever been attached, with all other edits made since; or as if the far disks had not.
+ * CTL_ERROR_NOT_FOUND when nothing (no far disk) is attached. */
 char *domain_detach (const char *xml, GPtrArray *changes, GError **error);
+char *domain_detach_far (const char *xml, GPtrArray *changes, GError **error);
 
 /* Whether a domain to which it is attached can still be started with it: nothing that pins memory has come beside it since, and
  * memory is shared. Else CTL_ERROR_REFUSED. */
@@ -102,7 +137,7 @@ gboolean domain_check_start (const char *xml, GError **error);
 gboolean domain_check_live (const char *xml, guint64 window_bytes, GError **error);
 
 /* The metadata element as virDomainSetMetadata takes it (it wants neither prefix nor xmlns, but adds them): with `memory`, and
- * with the record of what attach added to this XML. CTL_ERROR_NOT_FOUND when nothing is attached. */
+ * with the record of what attach added to this XML. CTL_ERROR_NOT_FOUND when no memory device is attached. */
 char *domain_metadata_for_libvirt (const char *xml, const DomainMemory *memory, GError **error);
 
 #endif

@@ -4,9 +4,9 @@
  * (https://libvirt.org/hooks.html). Two of them matter:
  *
  * - start begin: all is prepared and labelled, QEMU is not started yet, be it for a start, a restore or an incoming
- *   migration. The back-end must listen when QEMU is. Failing here makes libvirt refuse the start, with our line in its
- *   message: a VM never starts silently without its memory, nor beside what would pin all of it. Not at `prepare begin`, whose
- *   XML does not say yet as whom QEMU will run.
+ *   migration. The back-end and domybs-far must listen when QEMU is. Failing here makes libvirt refuse the start, with our line
+ * in its message: a VM never starts silently without its memory, nor beside what would pin all of it. Not at `prepare begin`,
+ * whose XML does not say yet as whom QEMU will run.
  * - release end: QEMU is gone, whatever way. The back-end went with it, its folder goes now. libvirtd catches up on it when it
  *   comes back after a QEMU died. Failing here changes nothing for libvirt, which only logs it.
  *
@@ -44,22 +44,31 @@ read_xml (void) {
 
 static gboolean
 start (const char *xml, const DomainIdentity *identity, GError **error) {
-  g_autofree char *dac_label = NULL;
-  g_autoptr (GError) local = NULL;
+  g_autofree char *dac_label = domain_read_dac_label (xml);
+  g_autoptr (GError) reason = NULL;
+  g_auto (DomainFar) far = { 0 };
+  unsigned queues[DOMAIN_FAR_TIERS];
   DomainMemory memory;
+  /* present FALSE: only the port is there; hot plug starts a back-end */
+  const gboolean has_memory = domain_read_memory (xml, &memory, &reason) && memory.present,
+                 has_far = !reason && domain_read_far (xml, &far, queues, &reason);
 
-  if (!domain_read_memory (xml, &memory, &local)) {
-    if (!local)
-      return TRUE;
-    g_propagate_error (error, g_steal_pointer (&local));
-    return FALSE;
-  }
-  if (!memory.present)
-    return TRUE; /* only the port is there; hot plug starts a back-end */
-  if (!domain_check_start (xml, error))
-    return FALSE;
-  dac_label = domain_read_dac_label (xml);
-  return launch_start (identity, &memory, dac_label, error);
+  if (!reason && (has_memory || has_far) && domain_check_start (xml, &reason)
+      && (!has_memory || launch_start (identity, &memory, dac_label, &reason)) && has_far
+      && !launch_far_start (identity, &far, queues, dac_label, &reason) && has_memory)
+    launch_stop (identity->uuid, NULL);
+  if (!reason)
+    return TRUE;
+  g_propagate_error (error, g_steal_pointer (&reason));
+  return FALSE;
+}
+
+/* Both, whatever comes of the first. */
+static gboolean
+stop (const char *uuid, GError **error) {
+  const gboolean far_stopped = launch_far_stop (uuid, error);
+
+  return launch_stop (uuid, far_stopped ? error : NULL) && far_stopped;
 }
 
 static gboolean
@@ -75,7 +84,7 @@ run (gboolean starts, GError **error) {
     return TRUE;
   if (!domain_read_identity (xml, &identity, ours ? error : NULL))
     return !ours;
-  ok = starts ? start (xml, &identity, error) : launch_stop (identity.uuid, error);
+  ok = starts ? start (xml, &identity, error) : stop (identity.uuid, error);
   domain_identity_clear (&identity);
   return ok;
 }

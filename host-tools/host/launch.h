@@ -10,6 +10,7 @@
  *       control.sock        for root
  *       backend.pid         pid and start time, see process.h
  *     LOGDIR/NAME.log       0640
+ * (launch.c; what it shares with domybs-far is in launch-place.h)
  *
  * Back-ends run with --once: each ends by itself when its QEMU has closed the connection. That is what makes it safe to say
  * that a back-end is never ended while its QEMU lives (QEMU would crash), for then nobody has to end one that is connected:
@@ -32,10 +33,13 @@
 
 #include "domain/domain.h"
 
-/* Compiled in (rundir.c): RUNDIR, LOGDIR, and the installed domybs-backend. */
+/* Compiled in (rundir.c): RUNDIR, LOGDIR, the installed domybs-backend and domybs-far, and the folder for far pages that is made
+ * when it is missing. */
 const char *launch_rundir (void);
 const char *launch_logdir (void);
 const char *launch_program (void);
+const char *launch_far_program (void);
+const char *launch_far_folder (void);
 /* How long to wait where it is said to be ms: just so, but tests have less patience. */
 int launch_patience_ms (int ms);
 
@@ -45,7 +49,8 @@ char *launch_socket_path (const char *uuid);  /* for QEMU */
 char *launch_control_path (const char *uuid); /* for domybsctl */
 char *launch_log_path (const DomainIdentity *identity);
 
-/* Makes the folder and starts the back-end; returns when it listens. Does nothing when one runs already with the same options
+/* Makes the folder and starts the back-end; returns when it listens and its first worker has begun. One that can't begin is
+ * an error with its last words, and leaves nothing behind. Does nothing when one runs already with the same options
  * and without a QEMU, or when somebody else listens there. One that is left over from a QEMU that is gone is ended first.
  * dac_label: whom QEMU runs as, see qemu-group.h; may be NULL. CTL_ERROR_REFUSED when it serves a QEMU now. Errors name no
  * object: "its back-end …". */
@@ -54,6 +59,20 @@ gboolean launch_start (const DomainIdentity *identity, const DomainMemory *memor
 /* Ends it (SIGTERM, then SIGKILL after a few seconds) and removes the folder. Fine when there is none, or when it is somebody
  * else's. CTL_ERROR_REFUSED when its QEMU lives and is connected: then nothing is changed, and it will end with QEMU. */
 gboolean launch_stop (const char *uuid, GError **error);
+
+/* The same for the process behind the far disks (domybs-far). It has its own sockets, pid file and log beside the back-end's:
+ *
+ *     RUNDIR/vm/UUID/far-shared.sock, far-remote.sock, far-control.sock, far.pid
+ *     LOGDIR/NAME.far.log
+ *
+ * queues: as domain_read_far says, 0 for a disk that is not there. QEMU would wait for it to come back, but what it keeps is lost
+ * when it ends; so here, too, one that serves a QEMU is left alone. */
+char *launch_far_control_path (const char *uuid);
+char *launch_far_log_path (const DomainIdentity *identity);
+gboolean launch_far_start (const DomainIdentity *identity, const DomainFar *far, const unsigned queues[DOMAIN_FAR_TIERS],
+                           const char *dac_label, GError **error);
+gboolean launch_far_stop (const char *uuid, GError **error);
+pid_t launch_far_pid (const char *uuid); /* as launch_pid */
 
 /* Keeps everybody else from plugging and unplugging this VM's device until the descriptor is closed; the hook's starts and
  * stops go on. Waits half a minute for another one. -1: CTL_ERROR_FAILED. */

@@ -17,6 +17,16 @@ launch_program (void) {
   return DOMYBS_BACKEND;
 }
 
+const char *
+launch_far_program (void) {
+  return DOMYBS_FAR;
+}
+
+const char *
+launch_far_folder (void) {
+  return DOMYBS_FAR_FOLDER;
+}
+
 int
 launch_patience_ms (int ms) {
   return ms;

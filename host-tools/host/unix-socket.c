@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "host/unix-socket.h"
 
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 /* Of <uapi/linux/net.h>, which the C library does not have: SS_CONNECTED; and __SO_ACCEPTCON, as the flag of a listening
  * socket. */
@@ -39,4 +43,23 @@ unix_socket_state (const char *path) {
     state |= line_state (line);
   }
   return state;
+}
+
+gboolean
+unix_socket_greets (const char *path, int ms) {
+  struct sockaddr_un address = { .sun_family = AF_UNIX };
+  struct pollfd wait = { .events = POLLIN };
+  gboolean greets;
+  char byte;
+
+  if (strlen (path) >= sizeof address.sun_path)
+    return FALSE;
+  strcpy (address.sun_path, path);
+  wait.fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (wait.fd < 0)
+    return FALSE;
+  greets = connect (wait.fd, (struct sockaddr *)&address, sizeof address) == 0 && poll (&wait, 1, ms) == 1
+           && read (wait.fd, &byte, 1) == 1;
+  close (wait.fd);
+  return greets;
 }

@@ -13,4 +13,7 @@ typedef enum {
 /* path as it was bound: absolute, without spaces. 0 (nobody) where the list can't be read. */
 UnixSocketState unix_socket_state (const char *path);
 
+/* Whether who accepts connections there speaks first, within so many ms: for control sockets, which anybody may connect to. */
+gboolean unix_socket_greets (const char *path, int ms);
+
 #endif

@@ -92,6 +92,13 @@ scene_control_path (Scene *scene, const char *uuid) {
   return g_build_filename (folder, "control.sock", NULL);
 }
 
+char *
+scene_far_control_path (Scene *scene, const char *uuid) {
+  g_autofree char *beside = scene_control_path (scene, uuid), *folder = g_path_get_dirname (beside);
+
+  return g_build_filename (folder, "far-control.sock", NULL);
+}
+
 struct backend *
 scene_backend (Scene *scene, const char *uuid, const char *const *arguments) {
   static const char *const fixed[] = { "--window=4G", "--host-account=none", "--audit-interval=200", NULL };

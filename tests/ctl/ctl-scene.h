@@ -23,6 +23,16 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (Scene, scene_free)
   "<domybs:domybs xmlns:domybs='urn:domybs:libvirt:1'><domybs:memory window='4294967296' local-max='" local_max                \
   "' grant='reserve' present='yes'/></domybs:domybs>"
 #define SCENE_GIB "1073741824"
+/* … of one that has two far disks and no memory device; and what its domybs-far may say of the first. */
+#define SCENE_FAR                                                                                                              \
+  "<domybs:domybs xmlns:domybs='urn:domybs:libvirt:1'><domybs:far shared='1073741824' remote='2147483648' storage='/srv/far' "  \
+  "compress='no' last-bus='4'/></domybs:domybs>"
+#define SCENE_FAR_STATUS                                                                                                       \
+  "\"pid\":7,\"worker\":{\"deaths\":0},\"disks\":[{\"tier\":\"shared\",\"connected\":true,\"size-bytes\":1073741824,"                \
+  "\"pages\":{\"same\":1024,\"raw\":2048,\"packed\":1024,\"lost\":0},\"stored-bytes\":10485760,\"waiting\":0,\"oldest-wait-ms\":0,"   \
+  "\"reads\":5,\"writes\":6,\"discards\":7,\"errors\":0,\"damaged-pages\":0,\"read-latency-us\":{\"p50\":90,\"p95\":200,\"p99\":400}," \
+  "\"write-latency-us\":{\"p50\":10,\"p95\":20,\"p99\":30},\"storage\":\"file /srv/far/x\","                                          \
+  "\"blocks\":512,\"cell-blocks\":256,\"in-use\":[3,0]}]" /* this line: `blocks` */
 
 /* Adds a domain; metadata is what stands in <metadata>, NULL for none. Running unless that is said. Returns its UUID. */
 const char *scene_add (Scene *scene, const char *name, gboolean running, const char *metadata);
@@ -33,6 +43,7 @@ const char *scene_uri (Scene *scene);
 
 /* Where the VM's sockets belong; the folder is made. */
 char *scene_control_path (Scene *scene, const char *uuid);
+char *scene_far_control_path (Scene *scene, const char *uuid);
 /* Starts a real back-end for it (arguments NULL-terminated, may be NULL); it ends with the scene. */
 struct backend *scene_backend (Scene *scene, const char *uuid, const char *const *arguments);
 

@@ -114,7 +114,7 @@ take_line (FakeControl *control, int fd, const char *line) {
     g_free (control->target);
     control->target = g_strndup (blocks, strcspn (blocks, "}"));
   }
-  status = status_text (control);
+  status = control->habits.status ? g_strdup (control->habits.status) : status_text (control);
   answer = g_strdup_printf ("{\"return\":{%s},\"id\":%d}\n", status, id);
   return say (fd, answer);
 }
@@ -123,7 +123,8 @@ take_line (FakeControl *control, int fd, const char *line) {
 static void
 serve (FakeControl *control, int fd) {
   g_autofree char *greeting
-      = g_strdup_printf ("{\"domybs\":{\"program\":\"domybs-backend\",\"version\":\"%s\",\"protocol\":1}}\n", control->version);
+      = g_strdup_printf ("{\"domybs\":{\"program\":\"%s\",\"version\":\"%s\",\"protocol\":1}}\n",
+                         control->habits.status ? "domybs-far" : "domybs-backend", control->version);
   char line[LINE_BYTES_MAX];
 
   if (!say (fd, greeting))

@@ -21,6 +21,7 @@ typedef struct {
   unsigned strikes;       /* … and in a row, … */
   const char *last_death; /* … as this says, five minutes ago */
   gboolean busy;
+  const char *status; /* it is a domybs-far, which answers this to "status" (members of an object) */
 } FakeHabits;
 
 typedef struct FakeControl FakeControl;

@@ -184,9 +184,9 @@ check_source (const char *section_name, const char *const *files) {
 static void
 is_documented (void) {
   const GuestHabits habits = { .stuck_blocks = 10 };
-  const FakeHabits fake_habits = { .deaths = 1 };
-  g_autoptr (FakeControl) fake = NULL;
-  g_autofree char *fake_path = NULL;
+  const FakeHabits fake_habits = { .deaths = 1 }, far_habits = { .status = SCENE_FAR_STATUS };
+  g_autoptr (FakeControl) fake = NULL, far = NULL;
+  g_autofree char *fake_path = NULL, *far_path = NULL;
   g_auto (Stage) stage = { 0 };
   GHashTableIter all, members;
   const char *section_name, *name;
@@ -205,6 +205,9 @@ is_documented (void) {
   stage.backend = scene_backend (stage.scene, stage.uuid, ARGS ("--host-limit=80M"));
   fake_path = scene_control_path (stage.scene, scene_add (stage.scene, "fake", TRUE, SCENE_MEMORY (SCENE_GIB)));
   fake = fake_control_start (fake_path, &fake_habits);
+  far_path = scene_far_control_path (stage.scene, scene_add (stage.scene, "far", TRUE, SCENE_FAR));
+  far = fake_control_start (far_path, &far_habits);
+  scene_add (stage.scene, "far-dead", TRUE, SCENE_FAR);
   stage.guest = guest_start (stage.backend->socket_path, &habits);
 
   check_run (stage.scene, "target", ARGS ("target", "vm1", "--json"));
@@ -213,6 +216,7 @@ is_documented (void) {
   check_run (stage.scene, "grow", ARGS ("grow", "off", "1G", "--json"));
   check_run (stage.scene, "target", ARGS ("target", "vm1", "--json"));
   check_run (stage.scene, "blocks", ARGS ("blocks", "vm1", "--json"));
+  check_run (stage.scene, "blocks", ARGS ("blocks", "far", "--json"));
   check_run (stage.scene, "list", ARGS ("list", "--all", "--json"));
   check_run (stage.scene, "status", ARGS ("status", "--json"));
   check_run (stage.scene, "status", ARGS ("status", "vm1", "--json"));

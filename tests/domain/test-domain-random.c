@@ -21,9 +21,36 @@ random_fixture (GRand *rand) {
 static bool
 is_read (const char *text) {
   g_autoptr (GError) error = NULL;
+  g_auto (DomainFar) there = { { 0 }, NULL, FALSE };
+  unsigned queues[DOMAIN_FAR_TIERS];
   DomainMemory memory;
 
-  return domain_read_memory (text, &memory, &error) || !error;
+  (void)(domain_read_memory (text, &memory, &error) || error || domain_read_far (text, &there, queues, &error));
+  return !error;
+}
+
+static const DomainFar far = { { (guint64)8 << 30, (guint64)32 << 30 }, (char *)"/var/lib/domybs/far", FALSE };
+
+/* The memory device, far disks, or both. */
+static DomainAttachOptions
+random_options (GRand *rand) {
+  DomainAttachOptions options = fixture_options;
+  const uint64_t kind = testing_below (rand, 3);
+
+  if (kind > 0)
+    options.far = &far;
+  if (kind == 2)
+    options.window_bytes = 0;
+  testing_trace ("%s%s", kind < 2 ? "memory device " : "", kind > 0 ? "far disks" : "");
+  return options;
+}
+
+static char *
+attach (const char *text, const DomainAttachOptions *options) {
+  char *attached = domain_attach (text, options, &fixture_host, FIXTURE_SOCKET, NULL, NULL);
+
+  g_assert_nonnull (attached);
+  return attached;
 }
 
 static unsigned
@@ -99,7 +126,8 @@ test_edits (void) {
   const unsigned steps = testing_steps (1000);
 
   for (unsigned step = 0; step < steps; step++) {
-    g_autofree char *plain = random_fixture (rand), *attached = fixture_attach (plain), *after = NULL;
+    const DomainAttachOptions options = random_options (rand);
+    g_autofree char *plain = random_fixture (rand), *attached = attach (plain, &options), *after = NULL;
 
     for (uint64_t n = 1 + testing_below (rand, 6); n > 0; n--)
       n_edits += edit_both (rand, &plain, &attached);
@@ -131,6 +159,12 @@ test_damage (void) {
     "<![CDATA[",
     "]]>",
     "domybs",
+    "ua-domybs-shared",
+    "<disk type='vhostuser'><alias name='ua-domybs-remote'/></disk>",
+    "<domybs:far shared='2097152'/>",
+    "last-bus='0'",
+    "queues='0'",
+    "<address type='pci' bus='0x7'/>",
     "memory",
     "present='no'",
     "was='private'",
@@ -151,7 +185,8 @@ test_damage (void) {
   unsigned n_good = 0;
 
   for (unsigned step = 0, steps = testing_steps (4000); step < steps; step++) {
-    g_autofree char *plain = random_fixture (rand), *attached = fixture_attach (plain);
+    const DomainAttachOptions options = random_options (rand);
+    g_autofree char *plain = random_fixture (rand), *attached = attach (plain, &options);
     GString *text = g_string_new (attached);
 
     for (uint64_t n = 1 + testing_below (rand, 3); n > 0; n--) {
@@ -166,7 +201,7 @@ test_damage (void) {
     g_autofree char *damaged = g_string_free (text, FALSE);
     g_autoptr (GError) error = NULL, attach_error = NULL;
     g_autofree char *after = domain_detach (damaged, NULL, &error),
-                    *again = domain_attach (damaged, &fixture_options, &fixture_host, FIXTURE_SOCKET, NULL, &attach_error);
+                    *again = domain_attach (damaged, &options, &fixture_host, FIXTURE_SOCKET, NULL, &attach_error);
 
     g_assert_true ((after == NULL) == (error != NULL));
     g_assert_true ((again == NULL) == (attach_error != NULL));
@@ -177,7 +212,7 @@ test_damage (void) {
       n_good++;
     }
     if (again) {
-      g_autofree char *twice = domain_attach (again, &fixture_options, &fixture_host, FIXTURE_SOCKET, NULL, NULL),
+      g_autofree char *twice = domain_attach (again, &options, &fixture_host, FIXTURE_SOCKET, NULL, NULL),
                       *back = domain_detach (again, NULL, NULL);
 
       fixture_assert_same ("again", twice, again);

@@ -4,8 +4,10 @@
  *
  *   dies       says why on stderr and ends with 1
  *   deaf       runs and never listens
- *   stubborn   listens and ignores SIGTERM
- *   hung       listens, takes one connection and then does nothing, whatever comes
+ *   refuses    listens, and then finds that it can't work: says why on stderr and ends with 1
+ *   idle       listens, but who should begin to work does not
+ *   stubborn   works, as far as can be seen, and ignores SIGTERM
+ *   hung       the same, takes one connection and then does nothing, whatever comes
  *   qemu       connects to the socket whose path is its last argument and stays
  */
 #include <signal.h>
@@ -26,15 +28,14 @@ open_socket (const char *path, struct sockaddr_un *address) {
 }
 
 static int
-listen_at (int argc, char **argv) {
-  static const char option[] = "--socket-path=";
+listen_at (int argc, char **argv, const char *option) {
   struct sockaddr_un address;
   const char *path = NULL;
   int fd;
 
   for (int i = 1; i < argc; i++)
-    if (strncmp (argv[i], option, sizeof option - 1) == 0)
-      path = argv[i] + sizeof option - 1;
+    if (strncmp (argv[i], option, strlen (option)) == 0)
+      path = argv[i] + strlen (option);
   fd = open_socket (path, &address);
   if (fd < 0 || bind (fd, (struct sockaddr *)&address, sizeof address) < 0 || listen (fd, 4) < 0)
     _exit (2);
@@ -45,6 +46,18 @@ static void
 run (void) {
   for (;;)
     pause ();
+}
+
+/* Speaks first to the one that looks whether it works. */
+static int
+work_at (int argc, char **argv) {
+  const int control = listen_at (argc, argv, "--control-path="), fd = listen_at (argc, argv, "--socket-path=");
+  const int client = accept (control, NULL, NULL);
+
+  if (client < 0 || write (client, "{}\n", 3) != 3)
+    _exit (2);
+  close (client);
+  return fd;
 }
 
 int
@@ -60,14 +73,23 @@ main (int argc, char **argv) {
   }
   if (strcmp (name, "deaf") == 0)
     run ();
+  if (strcmp (name, "refuses") == 0 || strcmp (name, "idle") == 0) {
+    listen_at (argc, argv, "--control-path=");
+    listen_at (argc, argv, "--socket-path=");
+    if (strcmp (name, "idle") == 0)
+      run ();
+    usleep (300 * 1000); /* long enough to be taken for one that works */
+    fprintf (stderr, "a first line\nthere is no room for a window\n");
+    return 1;
+  }
   if (strcmp (name, "stubborn") == 0) {
     signal (SIGTERM, SIG_IGN);
-    listen_at (argc, argv);
+    work_at (argc, argv);
     run ();
   }
   if (strcmp (name, "hung") == 0) {
     signal (SIGTERM, SIG_IGN);
-    if (accept (listen_at (argc, argv), NULL, NULL) < 0)
+    if (accept (work_at (argc, argv), NULL, NULL) < 0)
       return 2;
     run ();
   }

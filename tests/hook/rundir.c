@@ -30,6 +30,18 @@ launch_program (void) {
   return from_env ("DOMYBS_BACKEND");
 }
 
+const char *
+launch_far_program (void) {
+  return from_env ("DOMYBS_FAR");
+}
+
+const char *
+launch_far_folder (void) {
+  g_autofree char *path = g_build_filename (from_env ("DOMYBS_TEST_RUNDIR"), "far", NULL);
+
+  return g_intern_string (path);
+}
+
 int
 launch_patience_ms (int ms) {
   const char *haste = g_getenv ("DOMYBS_TEST_HASTE");

@@ -183,13 +183,28 @@ tells_why_it_did_not_start (void) {
   stop_and_find_nothing ();
 }
 
+/* It listens by then: QEMU could be started, and would find nobody. */
 static void
-does_not_wait_for_ever (void) {
+tells_why_its_worker_can_not_begin (void) {
   place_set_up ();
-  place_use_program ("deaf");
-  fails (CTL_ERROR_FAILED, "does not listen");
+  place_use_program ("refuses");
+  fails (CTL_ERROR_FAILED, "there is no room for a window");
+  g_assert_cmpuint (place_folders (), ==, 0);
   g_assert_cmpuint (place_process_count (), ==, 0);
   stop_and_find_nothing ();
+}
+
+static void
+does_not_wait_for_ever (void) {
+  static const char *const programs[][2] = { { "deaf", "does not listen" }, { "idle", "does not begin to work" } };
+
+  for (size_t i = 0; i < G_N_ELEMENTS (programs); i++) {
+    place_set_up ();
+    place_use_program (programs[i][0]);
+    fails (CTL_ERROR_FAILED, programs[i][1]);
+    g_assert_cmpuint (place_process_count (), ==, 0);
+    stop_and_find_nothing ();
+  }
 }
 
 static void
@@ -560,6 +575,7 @@ main (int argc, char **argv) {
   g_test_add_func ("/launch/quick/is-nobodys-child", is_nobodys_child);
   g_test_add_func ("/launch/quick/starts-once", starts_once);
   g_test_add_func ("/launch/quick/tells-why-it-did-not-start", tells_why_it_did_not_start);
+  g_test_add_func ("/launch/quick/tells-why-its-worker-can-not-begin", tells_why_its_worker_can_not_begin);
   g_test_add_func ("/launch/slow/does-not-wait-for-ever", does_not_wait_for_ever);
   g_test_add_func ("/launch/quick/names-a-group-that-is-missing", names_a_group_that_is_missing);
   g_test_add_func ("/launch/quick/reads-qemu-conf", reads_qemu_conf);

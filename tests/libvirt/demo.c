@@ -8,8 +8,7 @@
  * the driver's (sysfs), the back-end's (control socket), and the host kernel's (the blocks of the window's memfd): four books
  * that must agree.
  */
-#include "lab-domain.h"
-#include "screen.h"
+#include "demo-story.h"
 
 #include <locale.h>
 #include <stdio.h>
@@ -41,44 +40,24 @@ typedef struct {
   char *series;
   char *window;
   int boot_mib, fill_mib;
-  LabDomain *domain;
+  Story story;
   Vm *vm;
   char *plain_xml; /* of the domain before the device was attached */
-  Screen *screen;
-  gint64 began, step_began;
   Row rows[8];
   unsigned n_rows;
   double scale;  /* bytes that a whole bar stands for */
   char why[160]; /* the driver's reason the first time that it was seen growing */
-  unsigned failures;
 } Demo;
 
-static double
-seconds_since (gint64 began) {
-  return (double)(g_get_monotonic_time () - began) / G_USEC_PER_SEC;
-}
-
-static unsigned
-mib (guint64 bytes) {
-  return (unsigned)(bytes / VM_MIB);
-}
-
 /* ---- the figures ---- */
-
-static guint64
-meminfo_line (const char *meminfo, const char *key) {
-  const char *line = strstr (meminfo, key);
-
-  return line ? g_ascii_strtoull (line + strlen (key), NULL, 10) * 1024 : 0;
-}
 
 static void
 sample (Demo *demo, Sample *ret) {
   g_autofree char *meminfo = vm_read (demo->vm, "/proc/meminfo");
   g_autofree char *state = vm_driver_get (demo->vm, "state");
 
-  ret->total = meminfo_line (meminfo, "MemTotal:");
-  ret->available = meminfo_line (meminfo, "MemAvailable:");
+  ret->total = story_meminfo (meminfo, "MemTotal:");
+  ret->available = story_meminfo (meminfo, "MemAvailable:");
   g_strlcpy (ret->state, state, sizeof ret->state);
   if (!demo->why[0] && g_str_has_prefix (state, "growing "))
     g_strlcpy (demo->why, state + strlen ("growing "), sizeof demo->why);
@@ -89,85 +68,40 @@ sample (Demo *demo, Sample *ret) {
 
 static void
 show (Demo *demo, const Sample *now) {
-  const unsigned columns = screen_columns (demo->screen);
+  const unsigned columns = screen_columns (demo->story.screen);
   /* Without bars and reason the line takes 66 columns, and a reason up to 90 */
   const unsigned bar = columns >= 160 ? 14 : columns >= 90 ? 10 : 6;
   char guest[SCREEN_BAR_BYTES], host[SCREEN_BAR_BYTES], reason[200] = "";
 
-  screen_bar (demo->screen, guest, bar, (double)(now->total - now->available) / demo->scale, (double)now->total / demo->scale);
-  screen_bar (demo->screen, host, bar, (double)now->host / demo->scale,
+  screen_bar (demo->story.screen, guest, bar, (double)(now->total - now->available) / demo->scale, (double)now->total / demo->scale);
+  screen_bar (demo->story.screen, host, bar, (double)now->host / demo->scale,
               (double)now->backend_blocks * VM_BLOCK_BYTES / demo->scale);
   if (columns >= 160)
     g_snprintf (reason, sizeof reason, " | %s", now->state);
   else if (columns >= 100)
     g_snprintf (reason, sizeof reason, " | %.*s", (int)strcspn (now->state, " "), now->state);
-  screen_live (demo->screen, "[%4.0fs] guest %s %4u MiB %4u free | host %s %4u MiB %4u blocks%s", seconds_since (demo->began),
-               guest, mib (now->total), mib (now->available), host, mib (now->host), (unsigned)now->backend_blocks, reason);
+  screen_live (demo->story.screen, "[%4.0fs] guest %s %4u MiB %4u free | host %s %4u MiB %4u blocks%s", story_seconds (demo->story.began),
+               guest, story_mib (now->total), story_mib (now->available), host, story_mib (now->host), (unsigned)now->backend_blocks, reason);
 }
 
 static void
 legend (Demo *demo) {
-  screen_line (demo->screen,
+  screen_line (demo->story.screen,
                "        (guest: %s used, %s available; host: %s memory behind the window, %s granted beyond that)",
-               screen_mark (demo->screen, SCREEN_FULL), screen_mark (demo->screen, SCREEN_HALF),
-               screen_mark (demo->screen, SCREEN_FULL), screen_mark (demo->screen, SCREEN_HALF));
-}
-
-static void
-check (Demo *demo, gboolean good, const char *format, ...) {
-  g_autofree char *text = NULL;
-  va_list args;
-
-  va_start (args, format);
-  text = g_strdup_vprintf (format, args);
-  va_end (args);
-  screen_line (demo->screen, "        %s %s", good ? "ok:" : "NOT OK:", text);
-  demo->failures += !good;
+               screen_mark (demo->story.screen, SCREEN_FULL), screen_mark (demo->story.screen, SCREEN_HALF),
+               screen_mark (demo->story.screen, SCREEN_FULL), screen_mark (demo->story.screen, SCREEN_HALF));
 }
 
 /* ---- steps ---- */
 
 static void
-step (Demo *demo, const char *format, ...) {
-  g_autofree char *text = NULL;
-  va_list args;
-
-  va_start (args, format);
-  text = g_strdup_vprintf (format, args);
-  va_end (args);
-  screen_line (demo->screen, "%s[%4.0fs] %s", demo->n_rows ? "\n" : "", seconds_since (demo->began), text);
-  demo->step_began = g_get_monotonic_time ();
-}
-
-static void
 step_done (Demo *demo, const char *what, const Sample *at) {
   g_assert_cmpuint (demo->n_rows, <, G_N_ELEMENTS (demo->rows));
-  demo->rows[demo->n_rows++] = (Row){ what, *at, seconds_since (demo->step_began) };
-  demo->step_began = g_get_monotonic_time ();
+  demo->rows[demo->n_rows++] = (Row){ what, *at, story_seconds (demo->story.step_began) };
+  demo->story.step_began = g_get_monotonic_time ();
 }
 
 /* ---- the program in the guest ---- */
-
-/* What it printed since the last time; *ret_status is its exit status, or -1 while it runs. */
-static char *
-program_poll (Demo *demo, int *ret_status) {
-  g_autofree char *answer = NULL;
-  const char *rest;
-
-  if (vm_request (demo->vm, 30, &answer, "poll program") != 0)
-    vm_fail (demo->vm, "the guest's agent lost the program: %s", answer);
-  *ret_status = g_str_has_prefix (answer, "exit ") ? (int)g_ascii_strtoll (answer + 5, NULL, 10) : -1;
-  rest = strchr (answer, '\n');
-  return g_strdup (rest ? rest + 1 : "");
-}
-
-static void
-program_request (Demo *demo, const char *request) {
-  g_autofree char *answer = NULL;
-
-  if (vm_request (demo->vm, 30, &answer, "%s", request) != 0)
-    vm_fail (demo->vm, "%s: %s", request, answer);
-}
 
 /* Shows figures until the program has printed a line that begins with wanted. TRUE if the wait ended because blocks were
  * granted for the first time, which only counts where until_grant says so. */
@@ -177,7 +111,7 @@ watch_program (Demo *demo, const char *wanted, gboolean until_grant, GString *ou
 
   for (;;) {
     int status;
-    g_autofree char *printed = program_poll (demo, &status);
+    g_autofree char *printed = story_program_poll (&demo->story, &status);
 
     g_string_append (output, printed);
     sample (demo, now);
@@ -197,23 +131,6 @@ watch_program (Demo *demo, const char *wanted, gboolean until_grant, GString *ou
 
 /* ---- the story ---- */
 
-/* Shows a command, runs it on the host, and shows what it says. */
-static void
-run (Demo *demo, const char *command) {
-  g_auto (GStrv) argv = g_strsplit (command, " ", -1);
-  g_autoptr (HostResult) result = NULL;
-  g_auto (GStrv) lines = NULL;
-
-  screen_line (demo->screen, "        # %s", command);
-  result = host_run_argv (host_get (), (const char *const *)argv);
-  if (result->status != 0)
-    host_fail (result, "the demo's VM %s", demo->domain->name);
-  lines = g_strsplit (result->out, "\n", -1);
-  for (int i = 0; lines[i]; i++)
-    if (*lines[i])
-      screen_line (demo->screen, "        %s", lines[i]);
-}
-
 static void
 define (Demo *demo) {
   g_autofree char *xml = g_strdup_printf ("<domain type='kvm'>\n"
@@ -226,8 +143,8 @@ define (Demo *demo) {
                                           "</domain>\n",
                                           demo->boot_mib);
 
-  demo->domain = lab_domain_define (xml, &(LabDomainOptions){ .series = demo->series, .ram_mib_max = (guint)demo->boot_mib });
-  demo->plain_xml = lab_domain_xml (demo->domain);
+  demo->story.domain = lab_domain_define (xml, &(LabDomainOptions){ .series = demo->series, .ram_mib_max = (guint)demo->boot_mib });
+  demo->plain_xml = lab_domain_xml (demo->story.domain);
 }
 
 static void
@@ -236,24 +153,24 @@ boot (Demo *demo) {
   g_autofree char *release = NULL;
   Sample now;
 
-  step (demo,
+  story_step (&demo->story,
         "A plain libvirt domain with %d MiB of memory gets a window of %s through which it can borrow more, and boots (%s) …",
         demo->boot_mib, demo->window, vm_is_fast () ? "KVM" : "emulated: no KVM here");
   define (demo);
-  run (demo, attach);
-  screen_line (demo->screen, "        # virsh start demo");
-  demo->vm = lab_domain_start (demo->domain);
+  story_run (&demo->story, attach);
+  screen_line (demo->story.screen, "        # virsh start demo");
+  demo->vm = lab_domain_start (demo->story.domain);
   vm_expect_within (demo->vm, 30, vm_driver_number (demo->vm, "session") != 0);
   release = vm_read (demo->vm, "/proc/sys/kernel/osrelease");
   sample (demo, &now);
   screen_line (
-      demo->screen,
+      demo->story.screen,
       "        Linux %s in a stock QEMU, as libvirt's unprivileged user, sandboxed; driver loaded; nothing borrowed yet",
       release);
-  lab_domain_expect_confined (demo->domain);
+  lab_domain_expect_confined (demo->story.domain);
   legend (demo);
   show (demo, &now);
-  check (demo, now.driver_blocks == 0 && now.host == 0, "no block granted, and the host has %u KiB behind the window",
+  story_check (&demo->story, now.driver_blocks == 0 && now.host == 0, "no block granted, and the host has %u KiB behind the window",
          (unsigned)(now.host / 1024));
   step_done (demo, "booted, driver loaded", &now);
 }
@@ -267,26 +184,26 @@ grow (Demo *demo, Sample *ret_full) {
   g_autofree char *target = NULL;
   Sample now;
 
-  step (demo, "A program in the guest fills %d MiB, %.2f times what the guest was booted with …", demo->fill_mib,
+  story_step (&demo->story, "A program in the guest fills %d MiB, %.2f times what the guest was booted with …", demo->fill_mib,
         (double)demo->fill_mib / demo->boot_mib);
-  program_request (demo, request);
+  story_program_request (&demo->story, request);
   if (!watch_program (demo, "ok filled", TRUE, output, &now))
     vm_fail (demo->vm, "the program had all its memory and no block was ever granted");
   step_done (demo, "guest runs short, blocks come", &now);
-  step (demo, "The guest ran short, and its driver asks the host for blocks. The program fills on …");
+  story_step (&demo->story, "The guest ran short, and its driver asks the host for blocks. The program fills on …");
   watch_program (demo, "ok filled", FALSE, output, ret_full);
   mode = vm_driver_get (demo->vm, "mode");
   target = vm_driver_get (demo->vm, "target_blocks");
-  check (demo, g_str_equal (mode, "auto") && g_str_equal (target, "none"), "by pressure alone (mode %s, target %s): %s", mode,
+  story_check (&demo->story, g_str_equal (mode, "auto") && g_str_equal (target, "none"), "by pressure alone (mode %s, target %s): %s", mode,
          target, demo->why[0] ? demo->why : "faster than it could be watched");
-  check (demo, ret_full->total > fill && ret_full->host > fill - (guint64)demo->boot_mib * VM_MIB,
+  story_check (&demo->story, ret_full->total > fill && ret_full->host > fill - (guint64)demo->boot_mib * VM_MIB,
          "the program has its %d MiB; the host lends %u blocks and has %u MiB behind them", demo->fill_mib,
-         (unsigned)ret_full->backend_blocks, mib (ret_full->host));
+         (unsigned)ret_full->backend_blocks, story_mib (ret_full->host));
   step_done (demo, "program has filled its memory", ret_full);
 
-  step (demo, "The program compares every word with what it wrote there …");
+  story_step (&demo->story, "The program compares every word with what it wrote there …");
   watch_program (demo, "ok verified", FALSE, output, &now);
-  check (demo, g_ascii_strtoull (strstr (output->str, "ok verified") + strlen ("ok verified "), NULL, 10) == fill,
+  story_check (&demo->story, g_ascii_strtoull (strstr (output->str, "ok verified") + strlen ("ok verified "), NULL, 10) == fill,
          "%d MiB are as they were written", demo->fill_mib);
   step_done (demo, "every word verified", &now);
 }
@@ -299,19 +216,19 @@ give_back (Demo *demo, const Sample *full) {
   Sample now;
   int status;
 
-  step (demo, "The program ends. Nobody tells the driver …");
-  program_request (demo, "tell program exit");
+  story_step (&demo->story, "The program ends. Nobody tells the driver …");
+  story_program_request (&demo->story, "tell program exit");
   do {
     g_free (rest);
-    rest = program_poll (demo, &status);
+    rest = story_program_poll (&demo->story, &status);
     sample (demo, &now);
     show (demo, &now);
     g_usleep (EVERY_US / 3);
   } while (status < 0 && g_get_monotonic_time () < deadline);
-  check (demo, status == 0, "the program ended with status %d", status);
+  story_check (&demo->story, status == 0, "the program ended with status %d", status);
   step_done (demo, "program has ended", &now);
 
-  screen_line (demo->screen, "        Freed memory is kept for 5 s in case it is wanted again; then the blocks go back …");
+  screen_line (demo->story.screen, "        Freed memory is kept for 5 s in case it is wanted again; then the blocks go back …");
   while (now.host > left_allowed && g_get_monotonic_time () < deadline) {
     g_usleep (EVERY_US);
     sample (demo, &now);
@@ -323,10 +240,10 @@ give_back (Demo *demo, const Sample *full) {
     sample (demo, &now);
     show (demo, &now);
   }
-  check (demo, now.host <= left_allowed, "%.1f %% of the host's memory came back (%u MiB of %u; asked for are %.0f %%)",
-         100.0 * (1 - (double)now.host / (double)MAX (full->host, 1)), mib (full->host - MIN (now.host, full->host)),
-         mib (full->host), 100 * BACK_FRACTION);
-  check (demo, now.driver_blocks == now.backend_blocks, "driver and back-end agree: %u blocks granted",
+  story_check (&demo->story, now.host <= left_allowed, "%.1f %% of the host's memory came back (%u MiB of %u; asked for are %.0f %%)",
+         100.0 * (1 - (double)now.host / (double)MAX (full->host, 1)), story_mib (full->host - MIN (now.host, full->host)),
+         story_mib (full->host), 100 * BACK_FRACTION);
+  story_check (&demo->story, now.driver_blocks == now.backend_blocks, "driver and back-end agree: %u blocks granted",
          (unsigned)now.backend_blocks);
   step_done (demo, "blocks went back", &now);
 }
@@ -337,52 +254,29 @@ nothing_harmed (Demo *demo) {
   g_autofree char *complaints = vm_kernel_complaints (demo->vm);
   g_autofree char *broken = vm_driver_get (demo->vm, "broken");
 
-  check (demo, killed == 0 && !complaints && g_str_equal (broken, "0"),
+  story_check (&demo->story, killed == 0 && !complaints && g_str_equal (broken, "0"),
          "the guest's kernel killed %u processes and had %s to complain about", (unsigned)killed,
          complaints ? complaints : "nothing");
 }
 
 static void
-detach (Demo *demo) {
-  g_autofree char *xml = NULL;
-  g_autofree char *remains = NULL;
-
-  step (demo, "The VM ends, and the domain is as it was …");
-  screen_line (demo->screen, "        # virsh destroy demo");
-  lab_domain_stop (demo->domain);
-  demo->vm = NULL;
-  run (demo, "domybsctl detach demo");
-  xml = lab_domain_xml (demo->domain);
-  check (demo, g_str_equal (xml, demo->plain_xml), "the domain's XML is what it was before, byte for byte");
-  for (int i = 0; i < 10; i++) {
-    g_free (remains);
-    remains = host_remains (host_get ());
-    if (!*remains)
-      break;
-    g_usleep (EVERY_US);
-  }
-  check (demo, !*remains, "no process, socket or file of it remains on the host%s%s", *remains ? ":\n" : "", remains);
-  lab_domain_free (demo->domain);
-}
-
-static void
 summary (Demo *demo) {
-  screen_line (demo->screen, "\n %-30s %9s %9s %7s %9s %8s", "", "guest", "guest", "blocks", "host", "");
-  screen_line (demo->screen, " %-30s %9s %9s %7s %9s %8s", "step", "MemTotal", "available", "granted", "memory", "seconds");
-  screen_line (demo->screen, " ------------------------------ --------- --------- ------- --------- --------");
+  screen_line (demo->story.screen, "\n %-30s %9s %9s %7s %9s %8s", "", "guest", "guest", "blocks", "host", "");
+  screen_line (demo->story.screen, " %-30s %9s %9s %7s %9s %8s", "step", "MemTotal", "available", "granted", "memory", "seconds");
+  screen_line (demo->story.screen, " ------------------------------ --------- --------- ------- --------- --------");
   for (unsigned i = 0; i < demo->n_rows; i++) {
     const Row *row = &demo->rows[i];
 
-    screen_line (demo->screen, " %-30s %5u MiB %5u MiB %7u %5u MiB %8.1f", row->what, mib (row->at.total),
-                 mib (row->at.available), (unsigned)row->at.backend_blocks, mib (row->at.host), row->seconds);
+    screen_line (demo->story.screen, " %-30s %5u MiB %5u MiB %7u %5u MiB %8.1f", row->what, story_mib (row->at.total),
+                 story_mib (row->at.available), (unsigned)row->at.backend_blocks, story_mib (row->at.host), row->seconds);
   }
-  screen_line (demo->screen,
+  screen_line (demo->story.screen,
                " (host memory: what the host's kernel has allocated behind the window, beside the %d MiB of boot memory)\n",
                demo->boot_mib);
-  if (demo->failures)
-    screen_line (demo->screen, "FAILED: %u of the checks above did not hold.", demo->failures);
+  if (demo->story.failures)
+    screen_line (demo->story.screen, "FAILED: %u of the checks above did not hold.", demo->story.failures);
   else
-    screen_line (demo->screen,
+    screen_line (demo->story.screen,
                  "Proved: an unchanged QEMU and Linux used %.2f times the VM's own memory, intact, by borrowing it "
                  "block by block when it ran short, and the host had it back %.0f s after it was free.",
                  (double)demo->fill_mib / demo->boot_mib, demo->rows[demo->n_rows - 1].seconds);
@@ -394,7 +288,7 @@ print_nothing (const char *text) {
 
 int
 main (int argc, char **argv) {
-  Demo demo = { .boot_mib = 1024, .fill_mib = 2048, .began = g_get_monotonic_time () };
+  Demo demo = { .boot_mib = 1024, .fill_mib = 2048, .story.began = g_get_monotonic_time () };
   const GOptionEntry entries[] = {
     { "series", 0, 0, G_OPTION_ARG_STRING, &demo.series, "guest kernel: 6.1, 6.12 (default) or new", "SERIES" },
     { "boot-ram", 0, 0, G_OPTION_ARG_INT, &demo.boot_mib, "memory that the VM is booted with (default 1024)", "MIB" },
@@ -422,23 +316,23 @@ main (int argc, char **argv) {
   /* The harness speaks the language of test runners, and this is no test. It also ends the VM on Ctrl-C. */
   print = g_set_print_handler (print_nothing);
   vm_test_init (&test_argc, &test_argv);
-  demo.screen = screen_new (stdout);
+  demo.story.screen = screen_new (stdout);
   /* scripts/demo has told the time before us */
-  demo.began -= g_ascii_strtoll (g_getenv ("DOMYBS_SECONDS") ? g_getenv ("DOMYBS_SECONDS") : "0", NULL, 10) * G_USEC_PER_SEC;
+  demo.story.began -= g_ascii_strtoll (g_getenv ("DOMYBS_SECONDS") ? g_getenv ("DOMYBS_SECONDS") : "0", NULL, 10) * G_USEC_PER_SEC;
   demo.scale = (double)((guint64)demo.boot_mib + (guint64)demo.fill_mib) * VM_MIB;
 
   boot (&demo);
   grow (&demo, &full);
   give_back (&demo, &full);
   nothing_harmed (&demo);
-  detach (&demo);
+  story_detach (&demo.story, demo.plain_xml);
   summary (&demo);
-  screen_free (demo.screen);
+  screen_free (demo.story.screen);
   vm_test_run (); /* no tests: only the harness's own files are deleted */
   host_end ();
   g_set_print_handler (print);
   g_free (demo.series);
   g_free (demo.window);
   g_free (demo.plain_xml);
-  return demo.failures ? 1 : 0;
+  return demo.story.failures ? 1 : 0;
 }

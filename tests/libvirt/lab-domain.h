@@ -67,6 +67,9 @@ char *lab_domain_ctl_ok (LabDomain *domain, const char *verb, ...) G_GNUC_NULL_T
 /* The guest's programs use that much memory, intact; at least so much of it is the host's behind the window. Frees it again. */
 void lab_domain_use (LabDomain *domain, guint mib, guint borrowed_mib);
 
+/* The guest makes its far disks swap, with guest-driver/udev/domybs-swap (a test's guest has no udev); anew after each boot. */
+void lab_domain_swap_on (LabDomain *domain);
+
 /* Fails the test unless QEMU runs as libvirt's unprivileged user, with its seccomp sandbox on. */
 void lab_domain_expect_confined (LabDomain *domain);
 

@@ -52,6 +52,18 @@ test_units (void) {
   g_free (host_shell (host_get (), "systemd-tmpfiles --create --dry-run domybs.conf"));
 }
 
+/* The user whom workers are: without the file they would be nobody, as on a host where it was not applied. */
+static void
+test_user (void) {
+  g_autofree char *would = NULL;
+
+  would = host_shell (host_get (), "systemd-sysusers --dry-run domybs.conf 2>&1");
+  g_test_message ("%s", g_strchomp (would));
+  g_free (host_shell (host_get (), "systemd-sysusers domybs.conf && test \"$(id -un domybs)\" = domybs"));
+  /* nobody's to log in with */
+  g_free (host_shell (host_get (), "getent passwd domybs | grep -q ':/usr/sbin/nologin$'"));
+}
+
 static void
 test_shells (void) {
   g_free (host_shell (host_get (), "sh -n /etc/libvirt/hooks/qemu.d/domybs"));
@@ -65,6 +77,7 @@ main (int argc, char **argv) {
   vm_test_init (&argc, &argv);
   g_test_add_func ("/libvirt/installed/check", test_check);
   g_test_add_func ("/libvirt/installed/units", test_units);
+  g_test_add_func ("/libvirt/installed/user", test_user);
   g_test_add_func ("/libvirt/installed/shells", test_shells);
   status = vm_test_run ();
   host_end ();

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "ctl/vm-far.h"
+#include "error.h"
+
+#include <string.h>
+
+#define PAGE_BYTES 4096u
+/* Of domybs-far's figures, so that sums of them in bytes do not overflow. */
+#define COUNT_MAX (1ull << 48)
+
+static gboolean
+nonsense (GError **error, const char *what) {
+  g_set_error (error, CTL_ERROR, CTL_ERROR_ACCESS,
+               "the answer of its domybs-far makes no sense (%s); its version does not fit this domybsctl", what);
+  return FALSE;
+}
+
+static JsonObject *
+get_object (JsonObject *object, const char *name) {
+  JsonNode *node = object ? json_object_get_member (object, name) : NULL;
+
+  return node && JSON_NODE_HOLDS_OBJECT (node) ? json_node_get_object (node) : NULL;
+}
+
+static guint64
+get_count (JsonObject *object, const char *name) {
+  JsonNode *node = object ? json_object_get_member (object, name) : NULL;
+  gint64 value;
+
+  if (!node || !JSON_NODE_HOLDS_VALUE (node) || json_node_get_value_type (node) != G_TYPE_INT64)
+    return VM_UNKNOWN;
+  value = json_node_get_int (node);
+  return value >= 0 && (guint64)value <= COUNT_MAX ? (guint64)value : VM_UNKNOWN;
+}
+
+static char *
+get_text (JsonObject *object, const char *name) {
+  JsonNode *node = json_object_get_member (object, name);
+
+  return node && JSON_NODE_HOLDS_VALUE (node) && json_node_get_value_type (node) == G_TYPE_STRING
+             ? g_strdup (json_node_get_string (node))
+             : NULL;
+}
+
+static gboolean
+get_bool (JsonObject *object, const char *name) {
+  JsonNode *node = json_object_get_member (object, name);
+
+  return node && JSON_NODE_HOLDS_VALUE (node) && json_node_get_value_type (node) == G_TYPE_BOOLEAN
+         && json_node_get_boolean (node);
+}
+
+/* What is not said is taken for well. */
+static gboolean
+is_false (JsonObject *object, const char *name) {
+  JsonNode *node = json_object_get_member (object, name);
+
+  return node && JSON_NODE_HOLDS_VALUE (node) && json_node_get_value_type (node) == G_TYPE_BOOLEAN
+         && !json_node_get_boolean (node);
+}
+
+static void
+read_disk (JsonObject *object, VmFarDisk *disk) {
+  JsonObject *pages = get_object (object, "pages"), *reads = get_object (object, "read-latency-us"),
+             *writes = get_object (object, "write-latency-us");
+
+  *disk = (VmFarDisk){
+    .there = TRUE,
+    .connected = get_bool (object, "connected"),
+    .unreachable = is_false (object, "storage-reachable"),
+    .size_bytes = get_count (object, "size-bytes"),
+    .same_pages = get_count (pages, "same"),
+    .raw_pages = get_count (pages, "raw"),
+    .packed_pages = get_count (pages, "packed"),
+    .lost_pages = get_count (pages, "lost"),
+    .stored_bytes = get_count (object, "stored-bytes"),
+    .waiting = get_count (object, "waiting"),
+    .oldest_wait_ms = get_count (object, "oldest-wait-ms"),
+    .reads = get_count (object, "reads"),
+    .writes = get_count (object, "writes"),
+    .discards = get_count (object, "discards"),
+    .errors = get_count (object, "errors"),
+    .damaged_pages = get_count (object, "damaged-pages"),
+    .read_p50_us = get_count (reads, "p50"),
+    .read_p99_us = get_count (reads, "p99"),
+    .write_p50_us = get_count (writes, "p50"),
+    .write_p99_us = get_count (writes, "p99"),
+    .storage = get_text (object, "storage"),
+  };
+}
+
+gboolean
+vm_far_read (JsonObject *answer, VmFarStatus *ret_status, GError **error) {
+  JsonNode *node = json_object_get_member (answer, "disks");
+  JsonArray *disks = node && JSON_NODE_HOLDS_ARRAY (node) ? json_node_get_array (node) : NULL;
+  VmFarStatus status = { .pid = get_count (answer, "pid"), .deaths = get_count (get_object (answer, "worker"), "deaths") };
+  unsigned n = 0;
+
+  for (guint i = 0; disks && i < json_array_get_length (disks); i++) {
+    JsonNode *element = json_array_get_element (disks, i);
+    g_autofree char *tier = NULL;
+
+    if (!JSON_NODE_HOLDS_OBJECT (element))
+      continue;
+    tier = get_text (json_node_get_object (element), "tier");
+    for (DomainFarTier k = 0; tier && k < DOMAIN_FAR_TIERS; k++)
+      if (strcmp (tier, domain_far_tier_name (k)) == 0 && !status.disks[k].there) {
+        read_disk (json_node_get_object (element), &status.disks[k]);
+        n++;
+      }
+  }
+  if (n == 0)
+    return nonsense (error, "there is no far disk in it");
+  *ret_status = status;
+  return TRUE;
+}
+
+void
+vm_far_clear (VmFarStatus *status) {
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
+    g_clear_pointer (&status->disks[tier].storage, g_free);
+}
+
+guint64
+vm_far_used_bytes (const VmFarDisk *disk) {
+  if (disk->same_pages == VM_UNKNOWN || disk->raw_pages == VM_UNKNOWN || disk->packed_pages == VM_UNKNOWN)
+    return VM_UNKNOWN;
+  return (disk->same_pages + disk->raw_pages + disk->packed_pages) * PAGE_BYTES;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What domybs-far says of a VM's far disks (backend/far/control.md), in words and in JSON. */
+#ifndef DOMYBS_HOST_TOOLS_VM_FAR_H
+#define DOMYBS_HOST_TOOLS_VM_FAR_H
+
+#include "ctl/vm-status.h"
+#include "domain/domain.h"
+
+/* Figures that an answer lacks are VM_UNKNOWN. */
+typedef struct {
+  gboolean there;
+  gboolean connected;
+  gboolean unreachable; /* it says that there is no connection to its storage */
+  guint64 size_bytes;
+  guint64 same_pages, raw_pages, packed_pages, lost_pages; /* that hold something: of one value, as they are, compressed */
+  guint64 stored_bytes;                                    /* what they take */
+  guint64 waiting, oldest_wait_ms;                         /* requests of the guest that wait for storage */
+  guint64 reads, writes, discards, errors, damaged_pages;
+  guint64 read_p50_us, read_p99_us, write_p50_us, write_p99_us;
+  char *storage;
+} VmFarDisk;
+
+typedef struct {
+  VmFarDisk disks[DOMAIN_FAR_TIERS];
+  guint64 pid, deaths;
+} VmFarStatus;
+
+/* Reads the answer to `status`. CTL_ERROR_ACCESS where it makes no sense. */
+gboolean vm_far_read (JsonObject *answer, VmFarStatus *ret_status, GError **error);
+void vm_far_clear (VmFarStatus *status);
+
+/* Bytes of the guest that are on it. */
+guint64 vm_far_used_bytes (const VmFarDisk *disk);
+
+#endif
