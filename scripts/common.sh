@@ -121,8 +121,9 @@ sanitizer_wrapper() {
 # What the build and the tests need on this machine, apart from what the lab brings. debian-archive-keyring from this version on
 # knows the keys that sign Debian 13.
 # shellcheck disable=SC2034 # used by who sources this
-DOMYBS_BUILD_PACKAGES=(build-essential meson ninja-build pkg-config libglib2.0-dev libjson-glib-dev libseccomp-dev libvirt-dev libxml2-dev)
+DOMYBS_BUILD_PACKAGES=(build-essential meson ninja-build pkg-config libglib2.0-dev libjson-glib-dev libseccomp-dev libvirt-dev libxml2-dev
+  liburing-dev libnbd-dev liblz4-dev libgnutls28-dev)
 # shellcheck disable=SC2034
-DOMYBS_TEST_PACKAGES=(clang libclang-rt-dev valgrind)
+DOMYBS_TEST_PACKAGES=(clang libclang-rt-dev valgrind nbdkit qemu-utils)
 # shellcheck disable=SC2034
 DOMYBS_LAB_PACKAGES=(mmdebstrap 'debian-archive-keyring>=2023.3+deb12u2' util-linux iproute2)
