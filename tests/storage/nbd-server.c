@@ -123,7 +123,8 @@ void
 nbd_server_start (NbdServer *server) {
   g_autoptr (GError) error = NULL;
   const GSpawnFlags flags
-      = G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD | (g_test_verbose () ? 0 : G_SPAWN_STDERR_TO_DEV_NULL);
+      = G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDOUT_TO_DEV_NULL
+        | (g_test_verbose () ? 0 : G_SPAWN_STDERR_TO_DEV_NULL);
 
   g_assert_cmpint (server->pid, ==, 0);
   unlink (server->socket);
