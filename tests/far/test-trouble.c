@@ -234,6 +234,16 @@ wait_written_out (struct far *far) {
   }
 }
 
+static void
+wait_status (struct far *far, const char *member, int64_t value) {
+  const int64_t deadline = fe_now_ms () + fe_patience_ms ();
+
+  while (far_status (far, 0, member) != value) {
+    g_assert_cmpint (fe_now_ms (), <, deadline);
+    g_usleep (10000);
+  }
+}
+
 /* The server stands still: requests that need it wait and are seen to, the others don't; then all goes on. `kill_worker`: also
  * over a worker's end, after which the next one has to wait for a server that says nothing. */
 static void
@@ -252,7 +262,7 @@ hung (gconstpointer data) {
   nbd_begin (&server, &load, random);
   load_write_all (&load, 0, load.n_pages, LOAD_RANDOM);
   wait_written_out (load.far);
-  g_assert_cmpint (kill (server.pid, SIGSTOP), ==, 0);
+  g_assert_true (testing_stop (server.pid));
   if (kill_worker)
     far_kill_worker (load.far);
   else {
@@ -260,6 +270,7 @@ hung (gconstpointer data) {
     blk_prepare (load.blk, 0, BLK_IN, 0, 1);
     blk_submit (load.blk, 0, &plain, NULL);
     blk_kick (load.blk, 0);
+    wait_status (load.far, "waiting", 1);
     g_assert_false (blk_wait (load.blk, &slot, &status, 100));
     g_assert_cmpint (far_status (load.far, 0, "waiting"), ==, 1);
     g_assert_cmpint (far_status (load.far, 0, "oldest-wait-ms"), >, 0);

@@ -166,8 +166,7 @@ fault_restart (struct stage *stage, enum fault_kind kind, uint64_t n, uint64_t t
   const pid_t worker = backend_wait_worker (stage->backend, 0, fe_patience_ms ());
 
   /* Stopped, so that none of the calls is its own. */
-  g_assert_cmpint (kill (worker, SIGSTOP), ==, 0);
-  g_usleep (200);
+  g_assert_true (testing_stop (worker));
   fault_arm (FAULT_WORKER, kind, n, times, error, 0);
   g_assert_true (backend_kill_worker (worker));
 }

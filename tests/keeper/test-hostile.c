@@ -2,6 +2,7 @@
 /* A keeper between broken workers, front-ends that go at any time, signals and a lack of descriptors: it goes on, holds no more than it
  * should, and does not spin. */
 #include "keeper-rig.h"
+#include "testing.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -262,7 +263,7 @@ does_not_spin (void) {
   expect_idle (rig); /* told, and not closed */
   hand_send (hand, MAIN, 1, 1, "x", 1, NO_SLOT);
   expect_idle (rig);
-  kill (hand->pid, SIGSTOP); /* a worker that hangs */
+  g_assert_true (testing_stop (hand->pid)); /* a worker that hangs */
   expect_idle (rig);
   kill (hand->pid, SIGCONT);
 }

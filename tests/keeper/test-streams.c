@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the keeper carries between a front-end and workers: each byte, message and descriptor once, whoever dies in between. */
 #include "keeper-rig.h"
+#include "testing.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -181,7 +182,7 @@ hears_what_the_dead_said (void) {
   RIG_BEGIN;
 
   g_assert_cmpint (pipe2 (pipe_ends, O_CLOEXEC), ==, 0);
-  kill (rig->pid, SIGSTOP);
+  g_assert_true (testing_stop (rig->pid));
   for (unsigned i = 1; i <= 30; i++)
     hand_send (hand, MAIN, 1, i, text + i, 1, NO_SLOT);
   hand_say (hand, &(struct keeper_message){ .type = KEEPER_PUT, .slot = 5 }, "", pipe_ends[1]);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "nbd-server.h"
 #include "storage-scene.h"
+#include "testing.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -139,7 +140,7 @@ nbd_server_start (NbdServer *server) {
 
 void
 nbd_server_signal (NbdServer *server, int signal) {
-  g_assert_cmpint (kill (server->pid, signal), ==, 0);
+  g_assert_true (signal == SIGSTOP ? testing_stop (server->pid) : kill (server->pid, signal) == 0);
 }
 
 void

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "testing.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <string.h>
 
 static guint32 seed;
 static bool tracing;
@@ -82,4 +84,45 @@ testing_trace (const char *format, ...) {
 unsigned
 testing_steps (unsigned steps) {
   return MAX (1, steps / MAX (1, divisor));
+}
+
+/* The letter of /proc/PID/task/TID/stat; 0 if the thread has gone. */
+static char
+thread_state (const char *folder, const char *tid) {
+  g_autofree char *path = g_build_filename (folder, tid, "stat", NULL), *text = NULL;
+  const char *name_end;
+
+  if (!g_file_get_contents (path, &text, NULL, NULL))
+    return 0;
+  name_end = strrchr (text, ')');
+  return name_end && name_end[1] ? name_end[2] : 0;
+}
+
+static bool
+all_stand (const char *folder) {
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  const char *tid;
+
+  while (dir && (tid = g_dir_read_name (dir))) {
+    const char state = thread_state (folder, tid);
+
+    if (state && !strchr ("TtZX", state))
+      return false;
+  }
+  return true;
+}
+
+bool
+testing_stop (pid_t pid) {
+  g_autofree char *folder = g_strdup_printf ("/proc/%d/task", (int)pid);
+  const gint64 deadline = g_get_monotonic_time () + 60 * G_USEC_PER_SEC;
+
+  if (kill (pid, SIGSTOP) != 0)
+    return false;
+  while (!all_stand (folder)) {
+    if (g_get_monotonic_time () > deadline)
+      g_error ("process %d still runs, 60 s after its SIGSTOP", (int)pid);
+    g_usleep (200);
+  }
+  return true;
 }

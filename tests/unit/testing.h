@@ -9,6 +9,7 @@
 #include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* In place of g_test_init. */
 void testing_init (int *argc, char ***argv);
@@ -31,5 +32,9 @@ void testing_trace (const char *format, ...) G_GNUC_PRINTF (1, 2);
 
 /* How many steps a random test takes: `steps`, or less where every one is dear (DOMYBS_STEPS_DIVISOR, as under valgrind). */
 unsigned testing_steps (unsigned steps);
+
+/* SIGSTOP to a process of any parent, and waits until none of its threads runs any more: the signal takes effect when one of them
+ * gets a processor, and on a busy machine the others go on until then. False if there is no such process. */
+bool testing_stop (pid_t pid);
 
 #endif

@@ -126,11 +126,15 @@ test_swap (gconstpointer series) {
 
   /* More than there is of memory, and then the end of the program that had it. */
   vm_job_start (vm, "fill", "memtool fill %uM --hold", RAM_MIB + 100);
-  vm_expect_within (vm, 60, used_bytes ("shared") + used_bytes ("remote") > filled);
+  /* Until the kernel writes nothing of it any more: pages whose program ends while they are written stay, and each keeps its
+   * cluster of 2 MiB. */
+  g_free (vm_job_expect (vm, "fill", "ok", 300));
+  g_assert_cmpuint (used_bytes ("shared") + used_bytes ("remote"), >, filled);
+  vm_expect_within (vm, 60, vm_run (vm, NULL, "grep -q '^Writeback: *0 kB' /proc/meminfo") == 0);
   g_assert_true (!in_order || used_bytes ("remote") < (guint64)1 << 20);
   g_assert_cmpuint (used_bytes ("other"), <, (guint64)1 << 20);
   vm_job_kill (vm, "fill");
-  vm_expect_within (vm, 20, used_bytes ("shared") + used_bytes ("remote") < filled / 4);
+  vm_expect_within (vm, 60, used_bytes ("shared") + used_bytes ("remote") < filled / 2);
 
   g_free (vm_run_ok (vm, "sh /tmp/domybs-swap stop"));
   expect_off (vm, shared, remote);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The host's side of a VM: QMP, the control socket, and measurements that trust neither. */
 #include "vm-internal.h"
+#include "testing.h"
 
 #include <signal.h>
 #include <stdarg.h>
@@ -188,7 +189,7 @@ vm_shoot_worker (Vm *vm, gboolean held, guint after_us) {
   VmShot *shot = g_new0 (VmShot, 1);
 
   *shot = (VmShot){ .vm = vm, .after_us = after_us, .starts = worker_number (vm, "starts"), .pid = vm_worker_pid (vm) };
-  if (!shot->pid || (held && kill (shot->pid, SIGSTOP)))
+  if (!shot->pid || (held && !testing_stop (shot->pid)))
     vm_fail (vm, "the back-end has no worker");
   shot->thread = g_thread_new ("shot", fire, shot);
   return shot;
