@@ -256,7 +256,8 @@ resizes_over_deaths (void) {
   }
   scene_run (stage.scene, &run, ARGS ("status", "vm1"));
   run_must_succeed (&run);
-  must_contain (run.out, "\nRestarts       worker restarted 12 times, last 0 s ago: signal 9 (Killed)\n");
+  must_contain (run.out, "\nRestarts       worker restarted 12 times, last ");
+  must_contain (run.out, " s ago: signal 9 (Killed)\n");
   scene_run (stage.scene, &run, ARGS ("backend", "restart", "vm1"));
   run_must_succeed (&run);
   scene_run (stage.scene, &run, ARGS ("backend", "upgrade", "--all"));
