@@ -77,6 +77,7 @@ enum domybs_request_type {
   DOMYBS_REQ_RELEASE = 3, /* runs: gives granted blocks back; their content is gone */
   DOMYBS_REQ_STATS = 4,   /* struct domybs_stat[]: what the guest knows about its memory */
   DOMYBS_REQ_BYE = 5,     /* releases everything and ends the session */
+  DOMYBS_REQ_RESERVE = 6, /* struct domybs_reserve: what far memory the host is to have ready, beyond what is in use */
 };
 
 /* Tier hints */
@@ -91,7 +92,7 @@ enum domybs_status {
   DOMYBS_OK = 0,
   DOMYBS_BUSY = 1,             /* nothing was done; ask again after retry_ms */
   DOMYBS_NO_VM_CAPACITY = 2,   /* the VM has max_blocks, or the area asked for has no ungranted block left */
-  DOMYBS_NO_HOST_CAPACITY = 3, /* the host has nothing to give now; an OFFER event follows when it has */
+  DOMYBS_NO_HOST_CAPACITY = 3, /* the host has nothing (RESERVE: no more) to give now; an OFFER event follows when it has */
   DOMYBS_NO_TIER = 4,          /* tier not available */
   DOMYBS_BAD_REQUEST = 5,      /* malformed, out of range, or a run that is not wholly granted */
   DOMYBS_BAD_SESSION = 6,      /* not the current session: say HELLO */
@@ -116,7 +117,7 @@ DOMYBS_ASSERT_SIZE(struct domybs_run, 16);
 struct domybs_request {
   domybs_le16 type;    /* enum domybs_request_type */
   domybs_le16 flags;   /* 0 */
-  domybs_le32 count;   /* how many runs (RELEASE) or stats (STATS) follow; 1 for HELLO and GRANT, 0 for BYE */
+  domybs_le32 count;   /* how many runs (RELEASE) or stats (STATS) follow; 1 for HELLO, GRANT and RESERVE, 0 for BYE */
   domybs_le64 session; /* from HELLO's answer; 0 in HELLO itself */
   domybs_le64 id;      /* ≥ 1, counts up by one from request to request of a session; 0 in HELLO */
 };
@@ -141,6 +142,17 @@ struct domybs_grant {
   domybs_le64 area_blocks; /* … or anywhere in the window if 0 (then area_start is 0 too) */
 };
 DOMYBS_ASSERT_SIZE(struct domybs_grant, 32);
+
+/* A far disk of 16 TiB, the largest that there is. */
+#define DOMYBS_RESERVE_BLOCKS_MAX (1ull << 23)
+
+struct domybs_reserve {
+  domybs_le32 tier;   /* DOMYBS_HINT_SHARED or DOMYBS_HINT_REMOTE */
+  domybs_le32 flags;  /* 0 */
+  domybs_le64 blocks; /* the level from now on: so many blocks of that tier's far disk, beyond those in use, can be written without
+                       * waiting for room to be made; 0: none need be. At most DOMYBS_RESERVE_BLOCKS_MAX */
+};
+DOMYBS_ASSERT_SIZE(struct domybs_reserve, 16);
 
 enum domybs_stat_tag { /* bytes unless said otherwise; unknown tags are ignored */
   DOMYBS_STAT_MEM_TOTAL = 1,
@@ -171,7 +183,8 @@ struct domybs_response {
   domybs_le32 count;    /* how many struct domybs_run follow (GRANT) */
   domybs_le64 session;  /* the current session */
   domybs_le64 id;       /* the request's id */
-  domybs_le64 blocks;   /* GRANT/RELEASE: how many were; a GRANT may get fewer than it asked for unless F_ALL */
+  domybs_le64 blocks;   /* GRANT/RELEASE: how many were; a GRANT may get fewer than it asked for unless F_ALL. RESERVE (OK,
+                         * NO_HOST_CAPACITY): how many of the level there are now */
   domybs_le64 granted;  /* how many the VM has now */
   domybs_le32 retry_ms; /* with BUSY */
   domybs_le32 generation; /* config generation that this answer was made under */
@@ -182,7 +195,7 @@ DOMYBS_ASSERT_SIZE(struct domybs_response, 48);
 
 enum domybs_event_type {
   DOMYBS_EVENT_RECLAIM = 1, /* give back `blocks` within deadline_ms, as far as it can be done */
-  DOMYBS_EVENT_OFFER = 2,   /* after NO_HOST_CAPACITY or BUSY: asking again is worth while */
+  DOMYBS_EVENT_OFFER = 2,   /* after NO_HOST_CAPACITY or BUSY, of a GRANT or a RESERVE: asking again is worth while */
   DOMYBS_EVENT_CONFIG = 3,  /* config space changed */
 };
 

@@ -93,6 +93,24 @@ decode_stats (const uint8_t *p, uint32_t count, struct device_request *ret) {
   }
 }
 
+static const char *
+decode_reserve (const uint8_t *p, struct device_request *ret) {
+  struct domybs_reserve reserve;
+  uint32_t tier;
+
+  memcpy (&reserve, p, sizeof reserve);
+  tier = le32toh (reserve.tier);
+  if (tier != DOMYBS_HINT_SHARED && tier != DOMYBS_HINT_REMOTE)
+    return "not a tier of far memory";
+  if (reserve.flags)
+    return "unknown flags";
+  ret->reserve.tier = (enum domybs_hint)tier;
+  ret->reserve.blocks = le64toh (reserve.blocks);
+  if (ret->reserve.blocks > DOMYBS_RESERVE_BLOCKS_MAX)
+    return "number of blocks out of range";
+  return NULL;
+}
+
 const char *
 device_request_decode (const uint8_t *bytes, size_t n, uint64_t window_blocks, struct device_request *ret_request) {
   struct domybs_request header;
@@ -137,6 +155,10 @@ device_request_decode (const uint8_t *bytes, size_t n, uint64_t window_blocks, s
     if (count || body)
       return "wrong length";
     break;
+  case DOMYBS_REQ_RESERVE:
+    if (count != 1 || body != sizeof (struct domybs_reserve))
+      return "wrong length";
+    break;
   default:
     return "unknown request";
   }
@@ -146,6 +168,8 @@ device_request_decode (const uint8_t *bytes, size_t n, uint64_t window_blocks, s
     return decode_grant (bytes, window_blocks, ret_request);
   if (ret_request->type == DOMYBS_REQ_RELEASE)
     return decode_release (bytes, count, window_blocks, ret_request);
+  if (ret_request->type == DOMYBS_REQ_RESERVE)
+    return decode_reserve (bytes, ret_request);
   if (ret_request->type == DOMYBS_REQ_STATS)
     decode_stats (bytes, count, ret_request);
   return NULL;
@@ -180,7 +204,7 @@ device_response_encode (const struct device_response *response, uint8_t *buf) {
 
 const char *
 device_request_name (enum domybs_request_type type) {
-  static const char *const names[] = { "0", "HELLO", "GRANT", "RELEASE", "STATS", "BYE" };
+  static const char *const names[] = { "0", "HELLO", "GRANT", "RELEASE", "STATS", "BYE", "RESERVE" };
 
   return (unsigned)type < sizeof names / sizeof names[0] ? names[type] : "unknown";
 }

@@ -44,6 +44,10 @@ struct device_request {
         uint64_t value;
       } stats[DOMYBS_STATS_MAX];
     } stats;
+    struct {
+      enum domybs_hint tier; /* SHARED or REMOTE */
+      uint64_t blocks;       /* ≤ DOMYBS_RESERVE_BLOCKS_MAX */
+    } reserve;
   };
 };
 

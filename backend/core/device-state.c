@@ -513,6 +513,9 @@ device_state_load_device (const struct device_state *state, struct memory_device
   memcpy (device->stats, saved->stats, sizeof device->stats);
   memcpy (device->driver, saved->driver, sizeof device->driver);
   load_answers (state, device);
+  for (unsigned i = 0; i < DEVICE_FAR_TIERS; i++)
+    device->levels[i] = (struct device_level){ .known = saved->session == 0 };
+  device->far_offer_wanted = saved->session != 0; /* not known either: one OFFER too many does no harm */
   device->change.kind = DEVICE_CHANGE_NONE;
   device->change.n_runs = 0;
   device->answered = -1;

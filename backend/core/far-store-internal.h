@@ -84,6 +84,7 @@ struct far_header {
   uint64_t next_version; /* the first one that was never taken */
   uint64_t covered;
   uint64_t n_records; /* in the journal; 0: what is in there is nobody's business */
+  uint64_t wear_full_at; /* core/wear.h; those who don't know it leave it alone, and 0 is that nothing was spent */
 };
 
 struct far_layout {

@@ -327,17 +327,27 @@ move_away (struct far_store *store, unsigned number) {
   return true;
 }
 
+static uint32_t
+bytes_to_write (const struct far_slot *slot) {
+  const uint32_t units = slot->down < FAR_UNITS ? FAR_UNITS : slot->up;
+
+  return (units + FAR_PAGE_UNITS - 1) / FAR_PAGE_UNITS * FAR_PAGE_BYTES;
+}
+
+uint32_t
+far_store_next_write_bytes (const struct far_store *store) {
+  return store->n_queue ? bytes_to_write (&store->slots[store->queue[0]]) : 0;
+}
+
 bool
 far_store_next_write (struct far_store *store, struct far_write *ret_write) {
   unsigned number;
   struct far_slot *slot;
-  uint32_t units;
 
   if (store->n_queue == 0)
     return false;
   number = store->queue[0];
   slot = &store->slots[number];
-  units = slot->down < FAR_UNITS ? FAR_UNITS : slot->up;
   dequeue (store, number);
   slot->use = FAR_SLOT_WRITING;
   store->n_slots_writing++;
@@ -345,7 +355,7 @@ far_store_next_write (struct far_store *store, struct far_write *ret_write) {
   ret_write->segment = slot->segment;
   ret_write->slot = number;
   ret_write->place = far_segment_place (store->segments[slot->segment], slot->segment);
-  ret_write->bytes = (units + FAR_PAGE_UNITS - 1) / FAR_PAGE_UNITS * FAR_PAGE_BYTES;
+  ret_write->bytes = bytes_to_write (slot);
   return true;
 }
 
@@ -377,6 +387,18 @@ far_store_not_written (struct far_store *store, uint32_t segment) {
     return true;
   store_segment (store, segment, staged_flags (&store->slots[number], (unsigned)number));
   return false;
+}
+
+/* ---- wear ---- */
+
+uint64_t
+far_store_wear_full_at (const struct far_store *store) {
+  return store->header->wear_full_at;
+}
+
+void
+far_store_set_wear_full_at (struct far_store *store, uint64_t full_at_us) {
+  FAR_STORE (store->header->wear_full_at, full_at_us, "far-wear");
 }
 
 /* ---- cleaning ---- */

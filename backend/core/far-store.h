@@ -180,6 +180,9 @@ void far_store_written (struct far_store *store, uint32_t segment);
  * Bad places are tried again when a write would be refused otherwise and nothing can be cleaned: storage may be well by then. */
 bool far_store_not_written (struct far_store *store, uint32_t segment);
 
+/* How many bytes far_store_next_write would have to write; 0: there is nothing. */
+uint32_t far_store_next_write_bytes (const struct far_store *store);
+
 /* Closes what is open, so that it comes with far_store_next_write. */
 void far_store_close_open (struct far_store *store);
 
@@ -187,6 +190,12 @@ void far_store_close_open (struct far_store *store);
 
 /* The first n places are backed by storage; only those are used. Grows only, up to n_places. Kept in the state. */
 void far_store_cover (struct far_store *store, uint32_t n_places);
+
+/* ---- wear ---- */
+
+/* What core/wear.h wants to be kept, in the state. */
+uint64_t far_store_wear_full_at (const struct far_store *store);
+void far_store_set_wear_full_at (struct far_store *store, uint64_t full_at_us);
 
 /* ---- cleaning ---- */
 

@@ -34,6 +34,8 @@ memory_device_init (struct memory_device *device, const struct memory_device_opt
   device->options = *options;
   device->generation = 1;
   device->answered = -1;
+  for (unsigned i = 0; i < DEVICE_FAR_TIERS; i++)
+    device->levels[i].known = true; /* there is no session, and so no level */
   return true;
 }
 
@@ -64,6 +66,8 @@ make_answer (struct memory_device *device, struct device_plan *plan, enum domybs
   };
 
   if (status == DOMYBS_OK && (plan->step == DEVICE_STEP_GRANT || plan->step == DEVICE_STEP_RELEASE))
+    response.blocks = plan->blocks;
+  if ((status == DOMYBS_OK || status == DOMYBS_NO_HOST_CAPACITY) && plan->step == DEVICE_STEP_RESERVE)
     response.blocks = plan->blocks;
   if (status == DOMYBS_OK && plan->step == DEVICE_STEP_GRANT) {
     response.n_runs = plan->n_runs;
@@ -327,6 +331,9 @@ plan_request (struct memory_device *device, const uint8_t *bytes, size_t n, size
     take_stats (device, request);
     answer_now (device, plan, DOMYBS_OK);
     break;
+  case DOMYBS_REQ_RESERVE:
+    plan->step = DEVICE_STEP_RESERVE;
+    break;
   default: /* BYE: the codec lets nothing else through */
     plan->step = DEVICE_STEP_END;
     break;
@@ -400,6 +407,20 @@ finish_release (struct memory_device *device, struct device_plan *plan, enum dev
   return DOMYBS_OK;
 }
 
+static enum domybs_status
+finish_reserve (struct memory_device *device, struct device_plan *plan, enum device_outcome outcome, uint64_t blocks) {
+  const uint64_t level = plan->request.reserve.blocks;
+
+  device->far_offer_wanted = device->far_offer_wanted || outcome == DEVICE_NO_HOST_CAPACITY || outcome == DEVICE_RETRY;
+  if (outcome == DEVICE_NO_TIER)
+    return DOMYBS_NO_TIER;
+  if (outcome != DEVICE_DONE && outcome != DEVICE_NO_HOST_CAPACITY)
+    return outcome == DEVICE_RETRY ? DOMYBS_BUSY : DOMYBS_FAILED;
+  device->levels[device_far_tier (plan->request.reserve.tier)] = (struct device_level){ true, level };
+  plan->blocks = blocks < level ? blocks : level;
+  return outcome == DEVICE_DONE ? DOMYBS_OK : DOMYBS_NO_HOST_CAPACITY;
+}
+
 /* The most that this guest can have: the last section of the window is never granted, so its size counts. */
 static uint64_t
 limit (const struct memory_device *device) {
@@ -412,8 +433,11 @@ forget_session (struct memory_device *device) {
   device->nonce = 0;
   device->last_id = 0;
   device->offer_wanted = false;
+  device->far_offer_wanted = false;
   device->shortage = DEVICE_SHORTAGE_NONE;
   device->stats_known = 0;
+  for (unsigned i = 0; i < DEVICE_FAR_TIERS; i++)
+    device->levels[i] = (struct device_level){ .known = true };
 }
 
 void
@@ -454,6 +478,9 @@ memory_device_finish (struct memory_device *device, struct device_plan *plan, en
       make_answer (device, plan, status);
       return;
     }
+    break;
+  case DEVICE_STEP_RESERVE:
+    status = finish_reserve (device, plan, outcome, blocks);
     break;
   }
   make_answer (device, plan, status);

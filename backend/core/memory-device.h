@@ -84,6 +84,21 @@ struct device_change {
   struct block_run runs[DOMYBS_RUNS_MAX];
 };
 
+/* The tiers of far memory: SHARED, REMOTE. */
+#define DEVICE_FAR_TIERS 2u
+
+static inline unsigned
+device_far_tier (enum domybs_hint tier) {
+  return (unsigned)tier - DOMYBS_HINT_SHARED;
+}
+
+/* How much far memory beyond what is in use the guest wants to have ready, of one tier. It is no part of what is saved (a driver says
+ * it again and again), so after a worker's death it is not known until the guest, or who keeps the far memory, says it. */
+struct device_level {
+  bool known;
+  uint64_t blocks;
+};
+
 struct memory_device {
   struct memory_device_options options;
   struct regions regions;
@@ -93,6 +108,8 @@ struct memory_device {
   char driver[33];
   uint64_t last_id;
   bool offer_wanted; /* a grant was refused for the host's sake: tell the guest when that changes */
+  bool far_offer_wanted; /* the same of a RESERVE */
+  struct device_level levels[DEVICE_FAR_TIERS];
   enum device_shortage shortage; /* of the session's last GRANT */
   struct memory_device_counters counters;
   uint64_t stats[32]; /* by tag, what the guest said last; bit `tag` of stats_known says whether it ever did */
@@ -109,6 +126,7 @@ enum device_step {
   DEVICE_STEP_GRANT,       /* account (and populate) up to plan.blocks in plan.runs */
   DEVICE_STEP_RELEASE,     /* punch plan.runs */
   DEVICE_STEP_END,         /* punch everything */
+  DEVICE_STEP_RESERVE,     /* find out how plan.request.reserve is: finish makes it the level */
 };
 
 struct device_plan {
@@ -143,10 +161,13 @@ enum device_outcome {
   DEVICE_NO_HOST_CAPACITY, /* GRANT: nothing */
   DEVICE_FAILED,           /* the host could not; nothing was done */
   DEVICE_RETRY,            /* not now; nothing was done */
+  DEVICE_NO_TIER,          /* RESERVE: there is no far memory of that tier; any other request: as FAILED */
 };
 
 /* Carries the plan out in the books and makes the answer. blocks: how many the host had room for (GRANT), fewer than planned
- * means a partial grant, and the caller has put its reason into plan->shortage. new_session: a random number ≠ 0 (NEW_SESSION).
+ * means a partial grant, and the caller has put its reason into plan->shortage; or how many of the level there are now (RESERVE,
+ * whatever the outcome; NO_HOST_CAPACITY: more are not to be had, yet the level is what was asked for). new_session: a random
+ * number ≠ 0 (NEW_SESSION).
  * After a GRANT, plan->runs/blocks say what was granted in the end: the caller returns the rest to the host's account. */
 void memory_device_finish (struct memory_device *device, struct device_plan *plan, enum device_outcome outcome, uint64_t blocks,
                            uint64_t new_session);

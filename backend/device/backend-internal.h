@@ -58,10 +58,15 @@ struct Backend {
   gpointer replace_data;
   BackendChanged changed; /* NULL: nobody watches */
   gpointer changed_data;
+  BackendFar far;
+  BackendChanged levels_changed; /* NULL: nobody watches */
+  gpointer levels_data;
 };
 
 /* backend-state.c: makes durable what has happened, and then lets go out what waits for that. Cheap when there is nothing. */
 void backend_commit (Backend *backend);
+/* Sees to it that the host's memory is looked at while the guest waits for some. */
+void backend_watch_room (Backend *backend);
 
 /* backend-state.c: the same, and in the same transaction puts an answer of n bytes into a chain of a queue and returns it to the driver:
  * exactly once, whenever the process ends. */
@@ -72,6 +77,15 @@ gboolean backend_restore (Backend *backend, GError **error);
 
 /* Runs (at most DOMYBS_RUNS_MAX) that are empty when the next commit is answered for. */
 void backend_punch_later (Backend *backend, const struct block_run *runs, unsigned n);
+
+/* Tells the guest what there is to tell (backend->events), as far as it has given buffers for that. */
+void backend_send_events (Backend *backend);
+
+/* backend-far.c: a RESERVE that was planned. The guest says what it wants; who has the far memory sees to it, in its own time. */
+void backend_reserve (Backend *backend, struct device_plan *plan);
+
+/* backend-far.c: device.levels may be others now. */
+void backend_tell_levels (Backend *backend);
 
 /* Blocks that the host gets back with the next commit. */
 void backend_return_later (Backend *backend, uint64_t blocks);

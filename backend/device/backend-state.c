@@ -113,6 +113,7 @@ commit (Backend *backend, const struct push *push) {
     device_state_commit (&backend->state);
   }
   do_effects (backend, push);
+  backend_watch_room (backend);
   if (!differs)
     return;
   device_state_done (&backend->state);

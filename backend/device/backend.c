@@ -104,6 +104,7 @@ finish_hello (Backend *backend, enum device_outcome outcome) {
     memory_device_finish (&backend->device, &backend->plan, outcome, 0, random_session ());
     if (outcome == DEVICE_DONE)
       log_session (backend);
+    backend_tell_levels (backend);
     tell_changed (backend);
     answer (backend, &chain, &backend->plan);
     vhost_user_session_signal (backend->session, DOMYBS_VQ_REQUEST);
@@ -310,6 +311,7 @@ handle_request (Backend *backend, struct virtqueue *vq, const struct virtqueue_c
     memory_device_finish (&backend->device, plan, outcome, 0, random_session ());
     if (outcome == DEVICE_DONE)
       log_session (backend);
+    backend_tell_levels (backend);
     break;
   case DEVICE_STEP_GRANT:
     do_grant (backend, plan);
@@ -319,6 +321,10 @@ handle_request (Backend *backend, struct virtqueue *vq, const struct virtqueue_c
     break;
   case DEVICE_STEP_END:
     do_end (backend, plan);
+    backend_tell_levels (backend);
+    break;
+  case DEVICE_STEP_RESERVE:
+    backend_reserve (backend, plan);
     break;
   }
   if (backend->device.counters.short_grants != short_grants)
@@ -370,8 +376,8 @@ push_event (gpointer data, const struct virtqueue_chain *chain, const void *byte
   backend_push (data, DOMYBS_VQ_EVENT, chain, bytes, n);
 }
 
-static void
-send_events (Backend *backend) {
+void
+backend_send_events (Backend *backend) {
   guest_events_send (&backend->events, backend->session, &backend->device, push_event, backend);
 }
 
@@ -379,15 +385,24 @@ static gboolean
 on_offer (gpointer data) {
   Backend *backend = data;
 
-  if (!backend->device.offer_wanted || !backend->device.session)
-    return G_SOURCE_CONTINUE;
-  if (host_room_is_there (backend->room)) {
+  if (!backend->device.offer_wanted) {
+    source_clear (&backend->offer_source);
+    return G_SOURCE_REMOVE;
+  }
+  if (backend->device.session && host_room_is_there (backend->room)) {
     backend->device.offer_wanted = false;
     guest_events_offer (&backend->events);
     backend_commit (backend);
-    send_events (backend);
+    backend_send_events (backend);
   }
   return G_SOURCE_CONTINUE;
+}
+
+/* The host's memory has no event: it is looked at while the guest waits for some, and a backend at rest does not wake up. */
+void
+backend_watch_room (Backend *backend) {
+  if (backend->device.offer_wanted && !backend->offer_source)
+    backend->offer_source = source_timeout (OFFER_INTERVAL_MS, on_offer, backend);
 }
 
 /* ---- the session's calls ---- */
@@ -408,7 +423,7 @@ on_queue_ready (gpointer data, unsigned queue) {
   if (queue == DOMYBS_VQ_REQUEST)
     run_request_queue (backend);
   else
-    send_events (backend);
+    backend_send_events (backend);
 }
 
 /* A HELLO that waits is still in the ring; when the queue runs again it is taken from there, and then the window may be mapped
@@ -431,6 +446,7 @@ guest_was_reset (Backend *backend) {
     g_message ("%s: the guest was reset: %" G_GUINT64_FORMAT " blocks are back", backend->name,
                backend->device.regions.granted);
   void_grants (backend);
+  backend_tell_levels (backend);
   tell_changed (backend);
 }
 
@@ -479,6 +495,7 @@ on_closed (gpointer data, const char *why) {
   backend_commit (backend);
   if (!backend->finished)
     keeper_link_close (backend->link, connection);
+  backend_tell_levels (backend);
   tell_changed (backend);
   if (backend->finished)
     backend->gone (backend->gone_data);
@@ -579,7 +596,7 @@ backend_set_target (Backend *backend, gboolean have_target, uint64_t blocks) {
   if (memory_device_set_target (&backend->device, have_target, blocks) && backend->device.session) {
     guest_events_config (&backend->events);
     backend_commit (backend); /* the events come later than this, or never, but a change that was answered for is not lost */
-    send_events (backend);
+    backend_send_events (backend);
   }
   backend_commit (backend);
   tell_changed (backend);
@@ -592,7 +609,7 @@ backend_reclaim (Backend *backend, uint64_t blocks, uint32_t deadline_ms) {
     return FALSE;
   guest_events_reclaim (&backend->events, blocks, deadline_ms);
   backend_commit (backend);
-  send_events (backend);
+  backend_send_events (backend);
   return TRUE;
 }
 
@@ -638,6 +655,7 @@ backend_state (Backend *backend, BackendState *ret_state) {
     .short_grant = &backend->short_grant,
     .stats_at = backend->stats_at,
     .busy_mode = backend->busy_mode,
+    .far = &backend->far,
     .hello = keeper_link_hello (backend->link),
   };
 }
@@ -687,7 +705,7 @@ backend_new (const BackendOptions *options, HostAccount *account, KeeperLink *li
     return NULL;
   if (options->audit_interval_ms)
     backend->audit_source = source_timeout (options->audit_interval_ms, on_audit, backend);
-  backend->offer_source = source_timeout (OFFER_INTERVAL_MS, on_offer, backend);
+  backend_watch_room (backend); /* the worker before may have refused something */
   return g_steal_pointer (&backend);
 }
 

@@ -63,6 +63,20 @@ typedef struct { /* a GRANT that got less than it asked for */
   gint64 at; /* g_get_monotonic_time; 0: there was none yet */
 } BackendShortGrant;
 
+/* What is known of the VM's far memory, by what domybs-far says. Blocks of 2 MiB. */
+typedef struct {
+  gboolean is_there;
+  uint64_t blocks;          /* size */
+  uint64_t in_use_blocks;
+  uint64_t reserved_blocks; /* backed beyond those in use, at most the level */
+  gboolean is_full;         /* there are no more to be had */
+} BackendFarTier;
+
+typedef struct {
+  gboolean is_connected; /* all else is nothing if not */
+  BackendFarTier tiers[DEVICE_FAR_TIERS];
+} BackendFar;
+
 typedef struct {
   const struct memory_device *device; /* device->shortage: whether the session's last GRANT was a short one */
   const char *name;
@@ -77,6 +91,7 @@ typedef struct {
   gboolean busy_mode; /* every request of the guest is answered with BUSY, because earlier workers did not live */
   const struct keeper_hello *hello;
   gint64 stats_at; /* g_get_monotonic_time: when the guest last sent STATS; it means something when device->stats_known */
+  const BackendFar *far;
 } BackendState;
 
 /* The pointers in it are the back-end's. */
@@ -90,5 +105,14 @@ typedef void (*BackendChanged) (gpointer data);
 
 /* There is one watcher at most; changed NULL ends it. */
 void backend_watch (Backend *backend, BackendChanged changed, gpointer data);
+
+/* The same for what the guest wants to have of far memory (state.device->levels). */
+void backend_watch_levels (Backend *backend, BackendChanged changed, gpointer data);
+
+/* What is known of far memory is this, from now on. */
+void backend_set_far (Backend *backend, const BackendFar *far);
+
+/* A level that was told to those who have the far memory, by a worker before this one: taken where it is not known here. */
+void backend_set_level (Backend *backend, unsigned tier, uint64_t blocks);
 
 #endif

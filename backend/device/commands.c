@@ -18,7 +18,8 @@ typedef JsonNode *(*CommandFunction) (const Operator *op, ControlClient *client,
 struct command {
   const char *name;
   CommandFunction run;
-  const char *arguments[3]; /* those it knows, NULL-terminated */
+  const char *arguments[5]; /* those it knows, NULL-terminated */
+  gboolean of_far;          /* of domybs-far's connection, which may say nothing else */
 };
 
 /* ---- reading arguments ---- */
@@ -77,6 +78,37 @@ add_guest (JsonBuilder *builder, const struct memory_device *device) {
   for (unsigned tag = 0; tag < G_N_ELEMENTS (stat_names); tag++)
     if (stat_names[tag] && (device->stats_known & (1u << tag)))
       add_int (builder, stat_names[tag], device->stats[tag]);
+  json_builder_end_object (builder);
+}
+
+static const char *const far_tiers[DEVICE_FAR_TIERS] = { "shared", "remote" };
+
+/* What the guest wants of far memory, and what domybs-far says there is. */
+static void
+add_far (JsonBuilder *builder, const BackendState *state) {
+  const BackendFar *far = state->far;
+
+  json_builder_set_member_name (builder, "far");
+  json_builder_begin_object (builder);
+  add_bool (builder, "connected", far->is_connected);
+  json_builder_set_member_name (builder, "tiers");
+  json_builder_begin_array (builder);
+  for (unsigned i = 0; i < DEVICE_FAR_TIERS; i++) {
+    const struct device_level *level = &state->device->levels[i];
+    const BackendFarTier *tier = &far->tiers[i];
+
+    if (!tier->is_there)
+      continue;
+    json_builder_begin_object (builder);
+    add_string (builder, "tier", far_tiers[i]);
+    add_int (builder, "blocks", tier->blocks);
+    add_int (builder, "in-use-blocks", tier->in_use_blocks);
+    add_int_or_null (builder, "reserve-blocks", level->known, level->blocks);
+    add_int (builder, "reserved-blocks", tier->reserved_blocks);
+    add_bool (builder, "full", tier->is_full);
+    json_builder_end_object (builder);
+  }
+  json_builder_end_array (builder);
   json_builder_end_object (builder);
 }
 
@@ -171,6 +203,7 @@ run_status (const Operator *op, ControlClient *client, JsonObject *arguments, GE
   add_int (builder, "blocks-released-total", device->counters.blocks_released);
   add_int_or_null (builder, "stats-age-ms", device->stats_known != 0, ms_since (state.stats_at));
   add_guest (builder, device);
+  add_far (builder, &state);
   add_worker (builder, op, &state);
   json_builder_end_object (builder);
   return json_builder_get_root (builder);
@@ -298,6 +331,23 @@ run_upgrade (const Operator *op, ControlClient *client, JsonObject *arguments, G
   return NULL;
 }
 
+/* ---- domybs-far ---- */
+
+static JsonNode *
+run_far_serve (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
+  return far_link_serve (op->far, client, error);
+}
+
+static JsonNode *
+run_far_tiers (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
+  return far_link_tiers (op->far, client, arguments, error);
+}
+
+static JsonNode *
+run_far_reserved (const Operator *op, ControlClient *client, JsonObject *arguments, GError **error) {
+  return far_link_reserved (op->far, client, arguments, error);
+}
+
 static const struct command commands[] = {
   { "status", run_status, { NULL } },
   { "blocks", run_blocks, { "cells", NULL } },
@@ -308,6 +358,9 @@ static const struct command commands[] = {
   { "version", run_version, { NULL } },
   { "restart", run_restart, { NULL } },
   { "upgrade", run_upgrade, { NULL } },
+  { "far-serve", run_far_serve, { NULL }, TRUE },
+  { "far-tiers", run_far_tiers, { "tiers", NULL }, TRUE },
+  { "far-reserved", run_far_reserved, { "tier", "blocks", "in-use-blocks", "full", NULL }, TRUE },
 };
 
 static gboolean
@@ -328,6 +381,10 @@ backend_command (gpointer data, ControlClient *client, const char *command, Json
 
     if (strcmp (commands[i].name, command) != 0)
       continue;
+    if (!commands[i].of_far && far_link_is (op->far, client)) {
+      g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE, "a connection that said far-serve can't say '%s'", command);
+      return NULL;
+    }
     json_object_iter_init (&iter, arguments);
     while (json_object_iter_next (&iter, &name, NULL))
       if (!knows_argument (&commands[i], name)) {

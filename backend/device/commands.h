@@ -3,12 +3,14 @@
 #ifndef DOMYBS_DEVICE_COMMANDS_H
 #define DOMYBS_DEVICE_COMMANDS_H
 
+#include "device/far-link.h"
 #include "device/monitor.h"
 
 /* What the commands work on. */
 typedef struct {
   Backend *backend;
   Monitor *monitor;
+  FarLink *far;
   ControlServer *server;
   gint64 started_at; /* g_get_monotonic_time: this worker */
 } Operator;

@@ -106,6 +106,8 @@ static const struct event events[] = {
   { "audit", audit_changed, describe_audit },
 };
 
+#define ALL_EVENTS ((1u << G_N_ELEMENTS (events)) - 1)
+
 /* ---- telling ---- */
 
 static struct picture
@@ -154,7 +156,7 @@ on_changed (gpointer data) {
   Monitor *monitor = data;
   gint64 wait_ms;
 
-  if (monitor->timer || !control_server_subscribed (monitor->server))
+  if (monitor->timer || !(control_server_subscribed (monitor->server) & ALL_EVENTS))
     return;
   wait_ms = monitor->told_at ? MONITOR_INTERVAL_MS - (g_get_monotonic_time () - monitor->told_at) / 1000 : 0;
   monitor->timer = source_timeout ((unsigned)CLAMP (wait_ms, 0, MONITOR_INTERVAL_MS), on_time_to_tell, monitor);
@@ -179,7 +181,7 @@ monitor_subscribe (Monitor *monitor, ControlClient *client, JsonArray *names, GE
     }
     wanted |= 1u << i;
   }
-  if (!control_server_subscribed (monitor->server)) {
+  if (!(control_server_subscribed (monitor->server) & ALL_EVENTS)) {
     BackendState state;
 
     backend_state (monitor->backend, &state); /* nobody was told what changed while nobody listened */

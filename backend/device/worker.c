@@ -100,6 +100,7 @@ run (const Options *options, Run *ret_run, GError **error) {
   g_autoptr (Backend) backend = NULL;
   g_autoptr (ControlServer) control = NULL;
   g_autoptr (Monitor) monitor = NULL;
+  g_autoptr (FarLink) far = NULL;
   g_autoptr (GError) local = NULL;
   GSource *hold = NULL;
   BackendOptions backend_options = options->backend;
@@ -126,9 +127,11 @@ run (const Options *options, Run *ret_run, GError **error) {
     g_propagate_error (error, g_steal_pointer (&local));
     return FALSE;
   }
-  if (control)
+  if (control) {
     monitor = monitor_new (backend, control);
-  op = (Operator){ backend, monitor, control, op.started_at };
+    far = far_link_new (backend, control);
+  }
+  op = (Operator){ backend, monitor, far, control, op.started_at };
   if (!sandbox_worker (error))
     return FALSE;
   start_is_over ();

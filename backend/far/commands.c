@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "far/commands.h"
+#include "far/latency.h"
+#include "far/object-disk.h"
+#include "core/far-level.h"
 #include "device/json-members.h"
 #include "io/error.h"
 
@@ -19,36 +22,6 @@ typedef JsonNode *(*CommandFunction) (FarOperator *op, JsonObject *arguments, GE
 static guint64
 ms_since (gint64 monotonic_time) {
   return (guint64)MAX (g_get_monotonic_time () - monotonic_time, 0) / 1000;
-}
-
-/* The time below which that share of the requests was answered: the upper end of its bucket, in µs. */
-static guint64
-percentile (const guint64 *buckets, guint permille) {
-  guint64 sum = 0, below = 0, wanted;
-
-  for (guint b = 0; b < FAR_LATENCY_BUCKETS; b++)
-    sum += buckets[b];
-  wanted = (sum * permille + 999) / 1000;
-  for (guint b = 0; b < FAR_LATENCY_BUCKETS; b++) {
-    below += buckets[b];
-    if (below >= wanted) /* bucket b: < 2^(b/2) µs */
-      return b % 2 ? (1414ull << (b / 2)) / 1000 : 1ull << (b / 2);
-  }
-  return 1ull << (FAR_LATENCY_BUCKETS / 2);
-}
-
-static void
-add_latency (JsonBuilder *builder, const char *name, const guint64 *buckets) {
-  gboolean any = FALSE;
-
-  for (guint b = 0; b < FAR_LATENCY_BUCKETS; b++)
-    any = any || buckets[b];
-  json_builder_set_member_name (builder, name);
-  json_builder_begin_object (builder);
-  add_int_or_null (builder, "p50", any, percentile (buckets, 500));
-  add_int_or_null (builder, "p95", any, percentile (buckets, 950));
-  add_int_or_null (builder, "p99", any, percentile (buckets, 990));
-  json_builder_end_object (builder);
 }
 
 static void
@@ -105,7 +78,42 @@ add_storage (JsonBuilder *builder, const FarDiskChoice *choice, const FarEngineF
 }
 
 static void
-add_disk (JsonBuilder *builder, const FarDiskChoice *choice, FarDisk *disk, Storage *storage) {
+add_wear (JsonBuilder *builder, const FarEngineFigures *f) {
+  json_builder_set_member_name (builder, "wear");
+  if (f->wear_day_bytes == 0) {
+    json_builder_add_null_value (builder);
+    return;
+  }
+  json_builder_begin_object (builder);
+  add_int (builder, "day-bytes", f->wear_day_bytes);
+  add_int (builder, "burst-bytes", f->wear_burst_bytes);
+  add_int (builder, "left-bytes", f->wear_left_bytes);
+  add_bool (builder, "held", f->held);
+  add_int (builder, "held-ms", f->held_us / 1000);
+  add_int_or_null (builder, "held-wait-ms", f->held, f->held_wait_us / 1000);
+  json_builder_end_object (builder);
+}
+
+static void
+add_prefetch (JsonBuilder *builder, const FarEngineFigures *f) {
+  add_int (builder, "prefetch-bytes", f->prefetch_bytes);
+  add_int (builder, "prefetched-pages", f->prefetched_pages);
+  add_int (builder, "prefetch-used-pages", f->prefetch_used_pages);
+  add_int (builder, "prefetch-wasted-pages", f->prefetch_wasted_pages);
+}
+
+/* What the guest wants to have ready, and what is, whether it wants it or not. */
+static void
+add_reserve (JsonBuilder *builder, const FarOperator *op, FarDisk *disk, const FarEngineFigures *f, guint64 n_pages) {
+  guint64 level = 0;
+  const gboolean has_level = op->reserve && far_reserve_level (op->reserve, far_disk_engine (disk), &level);
+
+  add_int_or_null (builder, "reserve-blocks", has_level, level);
+  add_int (builder, "reserved-blocks", far_level_ready (&f->store, n_pages / FAR_BLOCK_PAGES));
+}
+
+static void
+add_disk (const FarOperator *op, JsonBuilder *builder, const FarDiskChoice *choice, FarDisk *disk, Storage *storage) {
   const guint64 n_pages = choice->geometry.n_pages, bytes = n_pages * FAR_PAGE_BYTES;
   FarEngineFigures f;
 
@@ -122,6 +130,7 @@ add_disk (JsonBuilder *builder, const FarDiskChoice *choice, FarDisk *disk, Stor
   add_int (builder, "waiting", f.waiting);
   add_int (builder, "oldest-wait-ms", f.oldest_wait_us / 1000);
   add_pages (builder, &f, n_pages);
+  add_reserve (builder, op, disk, &f, n_pages);
   add_storage (builder, choice, &f, storage);
   add_int (builder, "reads", f.reads);
   add_int (builder, "writes", f.writes);
@@ -129,11 +138,13 @@ add_disk (JsonBuilder *builder, const FarDiskChoice *choice, FarDisk *disk, Stor
   add_int (builder, "read-pages", f.read_pages);
   add_int (builder, "read-pages-from-stage", f.read_from_stage);
   add_int (builder, "read-pages-from-storage", f.read_from_storage);
+  add_prefetch (builder, &f);
+  add_wear (builder, &f);
   add_int (builder, "written-pages", f.written_pages);
   add_permille (builder, "written-same-permille", f.same_pages, f.written_pages);
   add_permille (builder, "written-packed-permille", f.packed_pages, f.written_pages);
-  add_latency (builder, "read-latency-us", f.read_latency);
-  add_latency (builder, "write-latency-us", f.write_latency);
+  latency_add (builder, "read-latency-us", f.read_latency);
+  latency_add (builder, "write-latency-us", f.write_latency);
   add_int (builder, "errors", f.refused);
   add_int (builder, "damaged-pages", f.damaged);
   add_int (builder, "overhead-bytes", f.overhead_bytes);
@@ -179,6 +190,19 @@ add_worker (JsonBuilder *builder, const FarOperator *op) {
   json_builder_end_object (builder);
 }
 
+static void
+add_memory_device (JsonBuilder *builder, const FarOperator *op) {
+  json_builder_set_member_name (builder, "memory-device");
+  if (!op->reserve) {
+    json_builder_add_null_value (builder);
+    return;
+  }
+  json_builder_begin_object (builder);
+  add_string (builder, "path", op->options->memory_device);
+  add_bool (builder, "connected", far_reserve_is_connected (op->reserve));
+  json_builder_end_object (builder);
+}
+
 /* ---- commands ---- */
 
 static JsonNode *
@@ -192,10 +216,16 @@ run_status (FarOperator *op, JsonObject *arguments, GError **error) {
   add_int (builder, "block-bytes", FAR_BLOCK_PAGES * FAR_PAGE_BYTES);
   add_bool (builder, "sealed", op->options->seal);
   add_bool (builder, "compressed", op->options->pack);
+  add_memory_device (builder, op);
   json_builder_set_member_name (builder, "disks");
   json_builder_begin_array (builder);
   for (unsigned i = 0; i < op->options->n_disks; i++)
-    add_disk (builder, &op->options->disks[i], op->disks[i], op->storages[i]);
+    add_disk (op, builder, &op->options->disks[i], op->disks[i], op->storages[i]);
+  json_builder_end_array (builder);
+  json_builder_set_member_name (builder, "objects");
+  json_builder_begin_array (builder);
+  for (unsigned i = 0; i < op->options->n_objects; i++)
+    object_disk_add_status (builder, &op->options->objects[i], op->objects[i]);
   json_builder_end_array (builder);
   add_worker (builder, op);
   json_builder_end_object (builder);

@@ -5,6 +5,7 @@
 
 #include "far/disk.h"
 #include "far/options.h"
+#include "far/reserve.h"
 #include "io/control-server.h"
 
 typedef struct FarOperator FarOperator;
@@ -14,8 +15,10 @@ struct FarOperator {
   const FarOptions *options;
   FarDisk *disks[FAR_DISKS_MAX];
   Storage *storages[FAR_DISKS_MAX]; /* their engines' */
+  FarDisk *objects[FAR_DISKS_MAX];
   struct far_handover *page;
   ControlServer *server;
+  FarReserve *reserve; /* NULL: there is no memory device */
   gint64 started_at; /* g_get_monotonic_time: this worker */
   /* Ends the worker with that status at the main loop's next turn. */
   void (*leave) (FarOperator *op, int status);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "far/disk.h"
+#include "io/log-limit.h"
 #include "io/sandbox-calls.h"
 #include "io/source.h"
 #include "io/vhost-user-socket.h"
@@ -43,7 +44,8 @@ struct FarDisk {
   FarDiskOptions options;
   char *name, *id;
   VhostUserDevice type;
-  FarEngine *engine;
+  const FarPagesKind *kind;
+  gpointer pages; /* of that kind */
   int listen_fd;
   GSource *listen_source, *pause_source;
   VhostUserSocket *socket; /* NULL: nobody is connected */
@@ -154,6 +156,17 @@ signal_queues (FarDisk *disk) {
     }
 }
 
+/* QEMU waits for its queues to stop, all of it: nothing that can be done now may wait. */
+static void
+hurry (FarDisk *disk) {
+  gboolean any = FALSE;
+
+  for (unsigned i = 0; i < disk->options.n_queues; i++)
+    any = any || disk->queues[i].stopping;
+  if (disk->kind->hurry)
+    disk->kind->hurry (disk->pages, any);
+}
+
 /* It was pushed. */
 static void
 ended (Request *request) {
@@ -167,6 +180,7 @@ ended (Request *request) {
     signal_queues (disk);
   if (q->stopping && q->in_flight == 0 && disk->socket) {
     q->stopping = FALSE;
+    hurry (disk);
     vhost_user_session_stopped (session_of (disk), queue);
   }
 }
@@ -201,7 +215,7 @@ static void
 begin_range (Request *request) {
   request->io.first = request->blk.ranges[request->range].first;
   request->io.n = request->blk.ranges[request->range].n;
-  far_engine_start (request->disk->engine, &request->io);
+  request->disk->kind->start (request->disk->pages, &request->io);
 }
 
 static void
@@ -229,7 +243,7 @@ begin (Request *request) {
     request->io.n = blk->n;
     blk_cursor_begin (&request->chain, blk, &request->at);
     request->at_page = 0;
-    far_engine_start (request->disk->engine, &request->io);
+    request->disk->kind->start (request->disk->pages, &request->io);
     break;
   case BLK_DISCARD:
   case BLK_WRITE_ZEROES:
@@ -297,7 +311,7 @@ queue_ready (gpointer data, unsigned queue) {
     while (n < CHAINS_PER_TURN && take_one (disk, queue))
       n++;
   while (n < CHAINS_PER_TURN && virtqueue_enable_kicks (vq, true));
-  far_engine_kick (disk->engine);
+  disk->kind->kick (disk->pages);
   disk->bursts--;
   signal_queues (disk);
   if (n == CHAINS_PER_TURN)
@@ -309,6 +323,7 @@ queue_stop (gpointer data, unsigned queue) {
   FarDisk *disk = data;
 
   disk->queues[queue].stopping = disk->queues[queue].in_flight > 0;
+  hurry (disk); /* may bring it to its end */
   return !disk->queues[queue].stopping;
 }
 
@@ -323,7 +338,7 @@ memory_changed (gpointer data) {
     next = request->next;
     if (vhost_user_session_move_chain (session, &request->chain))
       continue; /* the cursor counts pieces, not addresses */
-    far_engine_forget (disk->engine, &request->io);
+    disk->kind->forget (disk->pages, &request->io);
     vhost_user_session_push (session, request->queue, request->chain.head, 0);
     ended (request);
   }
@@ -336,20 +351,68 @@ set_config (gpointer data, const uint8_t *bytes, unsigned offset, unsigned n) {
 
 static void
 closed (gpointer data, const char *why) {
+  static LogLimit close_log; /* of all disks: a front-end may come and go as often as it likes */
   FarDisk *disk = data;
 
-  if (why)
+  if (why && log_limit_pass (&close_log))
     g_warning ("%s: the connection is closed: %s", disk->name, why);
   while (disk->in_flight) {
-    far_engine_forget (disk->engine, &disk->in_flight->io);
+    disk->kind->forget (disk->pages, &disk->in_flight->io);
     free_request (disk->in_flight);
   }
   for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
     disk->queues[i] = (DiskQueue){ 0 };
+  hurry (disk);
   disk->socket = NULL; /* it frees itself after this */
   far_disk_start (disk);
   if (disk->options.closed)
     disk->options.closed (disk->options.data);
+}
+
+/* ---- an engine's pages ---- */
+
+static guint64
+engine_n_pages (gconstpointer pages) {
+  return far_engine_n_pages (pages);
+}
+
+static void
+engine_start (gpointer pages, FarIo *io) {
+  far_engine_start (pages, io);
+}
+
+static void
+engine_kick (gpointer pages) {
+  far_engine_kick (pages);
+}
+
+static void
+engine_forget (gpointer pages, FarIo *io) {
+  far_engine_forget (pages, io);
+}
+
+static void
+engine_hurry (gpointer pages, gboolean hurry) {
+  far_engine_hurry (pages, hurry);
+}
+
+static void
+engine_free (gpointer pages) {
+  far_engine_free (pages);
+}
+
+static const FarPagesKind engine_pages = {
+  .n_pages = engine_n_pages,
+  .start = engine_start,
+  .kick = engine_kick,
+  .forget = engine_forget,
+  .hurry = engine_hurry,
+  .free = engine_free,
+};
+
+FarDisk *
+far_disk_new (const FarDiskOptions *options, int listen_fd, FarEngine *engine) {
+  return far_disk_new_of (options, listen_fd, &engine_pages, engine);
 }
 
 /* ---- connections ---- */
@@ -384,15 +447,16 @@ on_connection (gint fd, GIOCondition condition, gpointer data) {
 }
 
 FarDisk *
-far_disk_new (const FarDiskOptions *options, int listen_fd, FarEngine *engine) {
+far_disk_new_of (const FarDiskOptions *options, int listen_fd, const FarPagesKind *kind, gpointer pages) {
   FarDisk *disk = g_new0 (FarDisk, 1);
 
   disk->options = *options;
   disk->options.name = disk->name = g_strdup (options->name);
   disk->options.id = disk->id = g_strdup (options->id);
-  disk->engine = engine;
+  disk->kind = kind;
+  disk->pages = pages;
   disk->listen_fd = listen_fd;
-  disk->blk = (struct blk_disk){ .n_pages = far_engine_n_pages (engine), .read_only = options->read_only };
+  disk->blk = (struct blk_disk){ .n_pages = kind->n_pages (pages), .read_only = options->read_only };
   disk->type = (VhostUserDevice){
     .name = disk->name,
     .n_queues = options->n_queues,
@@ -423,7 +487,7 @@ far_disk_free (FarDisk *disk) {
   source_clear (&disk->pause_source);
   close (disk->listen_fd);
   while (disk->in_flight) {
-    far_engine_forget (disk->engine, &disk->in_flight->io);
+    disk->kind->forget (disk->pages, &disk->in_flight->io);
     free_request (disk->in_flight);
   }
   g_clear_pointer (&disk->socket, vhost_user_socket_free);
@@ -433,7 +497,7 @@ far_disk_free (FarDisk *disk) {
     disk->spare = request->next;
     g_free (request);
   }
-  far_engine_free (disk->engine);
+  disk->kind->free (disk->pages);
   g_free (disk->name);
   g_free (disk->id);
   g_free (disk);
@@ -443,7 +507,12 @@ far_disk_free (FarDisk *disk) {
 
 FarEngine *
 far_disk_engine (FarDisk *disk) {
-  return disk->engine;
+  return disk->kind == &engine_pages ? disk->pages : NULL;
+}
+
+gpointer
+far_disk_pages (FarDisk *disk) {
+  return disk->pages;
 }
 
 gboolean

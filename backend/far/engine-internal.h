@@ -20,12 +20,18 @@ typedef struct {
   guint64 n;
 } FarIoQueue;
 
+/* Adjacent bytes of a segment that one read of storage brings: whole sectors. */
+typedef struct {
+  uint32_t segment, begin, end;
+} FarSpan;
+
+typedef struct FarAhead FarAhead;
 typedef struct FarRead FarRead;
 struct FarRead {
   StorageIo storage; /* first: what storage gives back is this */
   FarEngine *engine;
   FarIo *io; /* NULL: its owner is gone */
-  FarRead *next_free;
+  FarRead *next_free; /* or next waiter */
   guint64 first; /* of io's pages */
   unsigned n;
   uint32_t segment, offset; /* where the buffer's first byte is in its segment */
@@ -67,11 +73,18 @@ struct FarEngine {
   guint slots_under_way;
   GSource *retry_source;      /* after an error of storage */
   guint retry_ms;
+  gboolean hurry;             /* far_engine_hurry */
+  GSource *wear_source;       /* there may be something left of the wear budget again */
+  gint64 held_since;          /* µs; 0: it holds nothing back */
   gboolean full_logged;
+  void (*room_changed) (gpointer data);
+  gpointer room_data;
   GSource *trim_source;       /* idle: the stage's free slots are given back */
   gint64 last_write;
   FarRead reads[ENGINE_READS_MAX];
   FarRead *free_reads;
+  guint reads_under_way;      /* of reads, those that storage has; the others wait for what is read ahead */
+  FarAhead *ahead;            /* NULL: nothing is read ahead */
   Cleaner cleaner;
   guint8 *scratch;            /* two pages */
   LogLimit log_limit;
@@ -88,6 +101,33 @@ void engine_read (FarEngine *engine, FarIo *io);
 void engine_reads_init (FarEngine *engine);
 void engine_reads_clear (FarEngine *engine);
 void engine_reads_forget (FarEngine *engine, FarIo *io);
+/* Opens what is in `bytes` into the request. FALSE: it is not what was sealed. */
+gboolean engine_open_page (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *page, const guint8 *bytes);
+/* One that nobody uses; NULL: there is none. */
+FarRead *engine_reads_take (FarEngine *engine);
+/* What this one waited for is there, or will not come. */
+void engine_reads_came (FarEngine *engine, FarRead *waiter);
+/* There may be one again for those that wait for one. */
+void engine_reads_go_on (FarEngine *engine);
+void engine_span_begin (FarSpan *span, const struct far_page *page);
+/* FALSE: that page does not lie behind what there is. */
+gboolean engine_span_add (FarSpan *span, const struct far_page *page);
+
+/* engine-prefetch.c */
+void engine_ahead_init (FarEngine *engine);
+/* Nothing begins any more. */
+void engine_ahead_clear (FarEngine *engine);
+/* After storage has ended. */
+void engine_ahead_free (FarEngine *engine);
+/* io is a read that begins: finds out what to read ahead. */
+void engine_ahead_note (FarEngine *engine, const FarIo *io);
+/* Begins to read that, as far as there is room. */
+void engine_ahead_pump (FarEngine *engine);
+/* The next two: only where engine->ahead is. Takes page i of io, and maybe some behind it, from what was read ahead or is being read.
+ * Returns how many are done or under way; 0: it is not there. */
+guint64 engine_ahead_read (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *page);
+gboolean engine_ahead_has (const FarEngine *engine, guint64 number, guint64 version);
+void engine_ahead_figures (FarEngine *engine, FarEngineFigures *ret_figures);
 
 /* engine-write.c */
 /* Takes up where io was left. FALSE: it waits for room in the stage (io->next says how far it got). */
@@ -104,6 +144,7 @@ void engine_stage_free (FarEngine *engine);
 void engine_stage_pump (FarEngine *engine);
 /* Backs more places with storage. FALSE: there are no more, or no space for them. */
 gboolean engine_cover_more (FarEngine *engine);
+void engine_wear_figures (FarEngine *engine, FarEngineFigures *ret_figures);
 /* Whether cleaning can still make room, or does. */
 gboolean engine_can_clean (FarEngine *engine);
 

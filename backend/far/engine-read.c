@@ -19,9 +19,8 @@ put_page (FarIo *io, guint64 i, guint64 value) {
   }
 }
 
-/* Opens what is in `bytes` into the request. */
-static void
-open_page (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *page, const guint8 *bytes) {
+gboolean
+engine_open_page (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *page, const guint8 *bytes) {
   const uint64_t number = io->first + i;
   guint8 in_pieces[FAR_PAGE_BYTES];
   guint8 *to = io->page_at (io, i), *out = to ? to : in_pieces;
@@ -33,7 +32,14 @@ open_page (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *page,
     ok = seal_open_page (engine->seal, number, page, bytes, out);
   if (!to)
     io->copy (io, i, in_pieces);
-  if (ok)
+  return ok;
+}
+
+static void
+open_page (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *page, const guint8 *bytes) {
+  const uint64_t number = io->first + i;
+
+  if (engine_open_page (engine, io, i, page, bytes))
     return;
   io->failed = TRUE;
   engine->figures.damaged++;
@@ -83,36 +89,67 @@ cover_end (const struct far_page *page) {
   return (page->offset + page->bytes + STORAGE_ALIGN - 1) & ~(STORAGE_ALIGN - 1);
 }
 
+void
+engine_span_begin (FarSpan *span, const struct far_page *page) {
+  *span = (FarSpan){ page->segment, cover_begin (page), cover_end (page) };
+}
+
+gboolean
+engine_span_add (FarSpan *span, const struct far_page *page) {
+  if ((page->kind != FAR_RAW && page->kind != FAR_PACKED) || page->segment != span->segment || cover_begin (page) > span->end
+      || page->offset < span->begin || cover_end (page) - span->begin > ENGINE_READ_BYTES_MAX)
+    return FALSE;
+  span->end = MAX (span->end, cover_end (page));
+  return TRUE;
+}
+
+FarRead *
+engine_reads_take (FarEngine *engine) {
+  FarRead *read = engine->free_reads;
+
+  if (read)
+    engine->free_reads = read->next_free;
+  return read;
+}
+
+static void
+give_back (FarEngine *engine, FarRead *read) {
+  read->io = NULL;
+  read->next_free = engine->free_reads;
+  engine->free_reads = read;
+}
+
 /* Begins to read page i of io, which is in storage, and those behind it that lie behind it there, too. Returns how many that are. 0: there
  * is no buffer now. */
 static guint64
 begin_read (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *first, uint32_t place) {
-  FarRead *read = engine->free_reads;
-  uint32_t end = cover_end (first);
+  FarRead *read = engine_reads_take (engine);
   struct far_page page;
+  FarSpan span;
 
   if (!read)
     return 0;
-  engine->free_reads = read->next_free;
   if (!read->buf)
     read->buf = g_aligned_alloc (1, ENGINE_READ_BYTES_MAX, STORAGE_ALIGN);
   read->io = io;
   read->first = i;
-  read->segment = first->segment;
-  read->offset = cover_begin (first);
+  engine_span_begin (&span, first);
+  read->segment = span.segment;
+  read->offset = span.begin;
   read->versions[0] = first->version;
   for (read->n = 1; read->n < ENGINE_READ_PAGES_MAX && i + read->n < io->n; read->n++) {
-    far_store_get (engine->store, (uint32_t)(io->first + i + read->n), &page);
-    if ((page.kind != FAR_RAW && page.kind != FAR_PACKED) || page.segment != read->segment || cover_begin (&page) > end
-        || page.offset < read->offset || cover_end (&page) - read->offset > ENGINE_READ_BYTES_MAX)
+    const guint64 number = io->first + i + read->n;
+
+    far_store_get (engine->store, (uint32_t)number, &page);
+    if ((engine->ahead && engine_ahead_has (engine, number, page.version)) || !engine_span_add (&span, &page))
       break;
-    end = MAX (end, cover_end (&page));
     read->versions[read->n] = page.version;
   }
   read->storage.is_write = FALSE;
   read->storage.buf = read->buf;
   read->storage.offset = (guint64)place * FAR_SEGMENT_BYTES + read->offset;
-  read->storage.bytes = end - read->offset;
+  read->storage.bytes = span.end - span.begin;
+  engine->reads_under_way++;
   io->under_way++;
   storage_submit (engine->storage, &read->storage);
   engine->kick_wanted = TRUE;
@@ -142,8 +179,11 @@ read_some (FarEngine *engine, FarIo *io, guint64 i) {
     return 1;
   }
   far_store_segment (engine->store, page.segment, &segment);
-  if (segment.slot < 0)
-    return begin_read (engine, io, i, &page, segment.place);
+  if (segment.slot < 0) {
+    const guint64 n = engine->ahead ? engine_ahead_read (engine, io, i, &page) : 0;
+
+    return n ? n : begin_read (engine, io, i, &page, segment.place);
+  }
   open_page (engine, io, i, &page, engine->stage + (gsize)segment.slot * FAR_SEGMENT_BYTES + page.offset);
   engine->figures.read_from_stage++;
   return 1;
@@ -224,15 +264,42 @@ read_done (StorageIo *storage, int error) {
     for (unsigned k = 0; k < read->n; k++)
       finish_page (engine, read, k);
   }
-  read->io = NULL;
-  read->next_free = engine->free_reads;
-  engine->free_reads = read;
+  engine->reads_under_way--;
+  give_back (engine, read);
   if (io) {
     io->under_way--;
     end_read (engine, io);
   }
-  io = engine_queue_pop (&engine->reads_waiting);
-  if (io)
-    engine_read (engine, io);
+  engine_reads_go_on (engine);
   far_engine_kick (engine);
+}
+
+void
+engine_reads_came (FarEngine *engine, FarRead *waiter) {
+  FarIo *io = waiter->io;
+  guint64 i = waiter->first;
+  const guint64 end = i + waiter->n;
+
+  give_back (engine, waiter);
+  if (!io)
+    return;
+  while (i < end) {
+    const guint64 n = read_some (engine, io, i);
+
+    if (n == 0) { /* it was not there after all, and there is no buffer */
+      io->again = TRUE;
+      break;
+    }
+    i += n;
+  }
+  io->under_way--;
+  end_read (engine, io);
+}
+
+void
+engine_reads_go_on (FarEngine *engine) {
+  FarIo *io;
+
+  while (engine->free_reads && (io = engine_queue_pop (&engine->reads_waiting)))
+    engine_read (engine, io);
 }

@@ -2,6 +2,7 @@
 /* From the stage to storage, and back for what is worth keeping: writing out, more places, cleaning. */
 #include "far/engine-internal.h"
 #include "io/error.h"
+#include "core/wear.h"
 
 #include "core/crash-point.h"
 
@@ -77,12 +78,103 @@ segment_written (StorageIo *storage, int error) {
   far_engine_kick (engine);
 }
 
+/* ---- the wear budget ---- */
+
+/* The bucket may be looked at again so much later at the latest. */
+#define WEAR_WAIT_MAX_MS 60000u
+
+static gboolean
+on_wear (gpointer data) {
+  FarEngine *engine = data;
+
+  source_clear (&engine->wear_source);
+  far_engine_kick (engine);
+  return G_SOURCE_REMOVE;
+}
+
+static void
+hold_no_more (FarEngine *engine) {
+  source_clear (&engine->wear_source);
+  if (engine->held_since)
+    engine->figures.held_us += (guint64)(g_get_monotonic_time () - engine->held_since);
+  engine->held_since = 0;
+}
+
+/* Whether the stage has so much room that what is in it can stay there: what the guest overwrites or frees meanwhile is never
+ * written. Only where there is a budget, for it costs memory. */
+static gboolean
+can_stay (FarEngine *engine) {
+  struct far_figures figures;
+
+  if (engine->options.wear_day_bytes == 0 || engine->writes_waiting.head)
+    return FALSE;
+  far_store_figures (engine->store, &figures);
+  return figures.slots_free > figures.slots / 2;
+}
+
+/* Takes what writing so many bytes costs. FALSE: later. */
+static gboolean
+spend (FarEngine *engine, guint32 bytes) {
+  const guint64 day = engine->options.wear_day_bytes, full_at = far_store_wear_full_at (engine->store);
+  const gint64 now = g_get_monotonic_time ();
+  guint64 wait;
+
+  if (day == 0)
+    return TRUE;
+  wait = engine->hurry ? 0 : wear_wait_us (day, full_at, (guint64)now, bytes);
+  if (wait == 0) {
+    far_store_set_wear_full_at (engine->store, wear_spend (day, full_at, (guint64)now, bytes));
+    CRASH_POINT ("engine-spent");
+    return TRUE;
+  }
+  if (!engine->held_since)
+    engine->held_since = now;
+  if (!engine->wear_source)
+    engine->wear_source = source_timeout ((guint)MIN (wait / 1000 + 1, WEAR_WAIT_MAX_MS), on_wear, engine);
+  return FALSE;
+}
+
+/* The next segment that may be written now. */
+static gboolean
+next_write (FarEngine *engine, struct far_write *ret_write) {
+  const guint32 bytes = far_store_next_write_bytes (engine->store);
+  gboolean ok;
+
+  if (bytes == 0 || can_stay (engine)) {
+    hold_no_more (engine);
+    return FALSE;
+  }
+  ok = spend (engine, bytes);
+  if (ok)
+    hold_no_more (engine);
+  return ok && far_store_next_write (engine->store, ret_write);
+}
+
+void
+engine_wear_figures (FarEngine *engine, FarEngineFigures *ret_figures) {
+  const guint64 day = engine->options.wear_day_bytes, now = (guint64)g_get_monotonic_time ();
+  guint64 full_at;
+
+  if (day == 0)
+    return;
+  full_at = far_store_wear_full_at (engine->store);
+  ret_figures->wear_day_bytes = day;
+  ret_figures->wear_burst_bytes = wear_burst_bytes (day);
+  ret_figures->wear_left_bytes = wear_left (day, full_at, now);
+  if (!engine->held_since)
+    return;
+  ret_figures->held = TRUE;
+  ret_figures->held_us += now - (guint64)engine->held_since;
+  ret_figures->held_wait_us = wear_wait_us (day, full_at, now, far_store_next_write_bytes (engine->store));
+}
+
+/* ---- writes begin ---- */
+
 static void
 write_out (FarEngine *engine) {
   struct far_write write;
 
-  while (engine->settled && !engine->retry_source && engine->slots_under_way < WRITES_MAX
-         && far_store_next_write (engine->store, &write)) {
+  while (engine->settled && !engine->retry_source && engine->slots_under_way < WRITES_MAX && next_write (engine, &write)) {
     StorageIo *io = &engine->slot_ios[write.slot];
 
     CRASH_POINT ("engine-writes");
@@ -228,8 +320,8 @@ clean (FarEngine *engine) {
   if (cleaner->moving)
     move_pages (engine);
   if (!cleaner->moving && !cleaner->reading && engine->settled && !engine->retry_source
-      && far_store_wants_cleaning (engine->store, &urgent))
-    begin_cleaning (engine);
+      && far_store_wants_cleaning (engine->store, &urgent) && (urgent || engine->options.wear_day_bytes == 0))
+    begin_cleaning (engine); /* with a budget, as late as can be: what waits has more garbage then, and costs less */
 }
 
 gboolean
@@ -237,6 +329,7 @@ engine_can_clean (FarEngine *engine) {
   uint32_t segment;
 
   return engine->cleaner.reading || engine->cleaner.moving || engine->slots_under_way || !engine->settled || engine->retry_source
+         || far_store_next_write_bytes (engine->store)
          || far_store_victim (engine->store, &segment);
 }
 
@@ -258,6 +351,7 @@ void
 engine_stage_clear (FarEngine *engine) {
   source_clear (&engine->retry_source);
   source_clear (&engine->trim_source);
+  source_clear (&engine->wear_source);
 }
 
 void

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "far/engine-internal.h"
+#include "far/latency.h"
 #include "io/error.h"
 
 /* ---- requests ---- */
@@ -40,19 +41,6 @@ queue_remove (FarIoQueue *queue, FarIo *io) {
     return TRUE;
   }
   return FALSE;
-}
-
-/* Two buckets to a power of two: bucket b has what took less than 2^(b/2) µs. */
-static guint
-latency_bucket (gint64 us) {
-  guint log2, b;
-
-  if (us < 1)
-    return 0;
-  log2 = 63 - (guint)__builtin_clzll ((guint64)us);
-  /* 2^(log2 + 1/2) is about 1.414 × 2^log2 */
-  b = 2 * log2 + ((guint64)us * 1000 < (1414ull << log2) ? 1 : 2);
-  return MIN (b, FAR_LATENCY_BUCKETS - 1);
 }
 
 void
@@ -123,6 +111,7 @@ far_engine_start (FarEngine *engine, FarIo *io) {
   switch (io->operation) {
   case BLK_READ:
     engine->figures.reads++;
+    engine_ahead_note (engine, io);
     engine_read (engine, io);
     break;
   case BLK_WRITE:
@@ -151,6 +140,7 @@ far_engine_kick (FarEngine *engine) {
   while (engine->kick_again) {
     engine->kick_again = FALSE;
     engine_stage_pump (engine);
+    engine_ahead_pump (engine);
     if (engine->kick_wanted) {
       engine->kick_wanted = FALSE;
       storage_kick (engine->storage);
@@ -158,6 +148,32 @@ far_engine_kick (FarEngine *engine) {
     }
   }
   engine->kicking = FALSE;
+  if (engine->room_changed)
+    engine->room_changed (engine->room_data);
+}
+
+gboolean
+far_engine_cover_more (FarEngine *engine) {
+  if (!engine_cover_more (engine))
+    return FALSE;
+  engine_writes_go_on (engine); /* those that storage had no room for */
+  far_engine_kick (engine);
+  return TRUE;
+}
+
+void
+far_engine_on_room (FarEngine *engine, void (*changed) (gpointer data), gpointer data) {
+  engine->room_changed = changed;
+  engine->room_data = data;
+}
+
+void
+far_engine_hurry (FarEngine *engine, gboolean hurry) {
+  if (engine->hurry == hurry)
+    return;
+  engine->hurry = hurry;
+  if (hurry)
+    far_engine_kick (engine);
 }
 
 void
@@ -199,6 +215,7 @@ far_engine_new (const FarEngineOptions *options, void *state, gsize state_bytes,
   }
   engine->scratch = g_aligned_alloc (2, FAR_PAGE_BYTES, FAR_PAGE_BYTES);
   engine_reads_init (engine);
+  engine_ahead_init (engine);
   engine_stage_init (engine);
   storage_on_settled (storage, on_settled, engine);
   return engine;
@@ -209,8 +226,10 @@ far_engine_free (FarEngine *engine) {
   source_clear (&engine->discard_source);
   if (engine->store)
     engine_stage_clear (engine);
+  engine_ahead_clear (engine);
   g_clear_pointer (&engine->storage, storage_free); /* ends what is under way */
   engine_reads_clear (engine);
+  engine_ahead_free (engine);
   engine_stage_free (engine);
   g_clear_pointer (&engine->scratch, g_aligned_free);
   g_clear_pointer (&engine->seal, seal_free);
@@ -239,6 +258,8 @@ far_engine_figures (FarEngine *engine, FarEngineFigures *ret_figures) {
       began = MIN (began, engine->reads[i].io->began);
   *ret_figures = engine->figures;
   far_store_figures (engine->store, &ret_figures->store);
+  engine_ahead_figures (engine, ret_figures);
+  engine_wear_figures (engine, ret_figures);
   ret_figures->storage = storage_description (engine->storage);
   ret_figures->overhead_bytes = far_store_overhead_bytes (&engine->options.geometry);
   ret_figures->waiting = engine->writes_waiting.n + engine->reads_waiting.n;

@@ -21,6 +21,8 @@ typedef struct {
   const char *name;             /* for the log: "vm1/shared" */
   struct far_geometry geometry;
   gboolean pack;                /* LZ4 */
+  gsize prefetch_bytes;         /* of memory for what is read ahead; 0: nothing is */
+  guint64 wear_day_bytes;       /* so many may be written to storage in a day (core/wear.h); 0: there is no bound */
 } FarEngineOptions;
 
 typedef struct FarEngine FarEngine;
@@ -59,8 +61,17 @@ void far_engine_start (FarEngine *engine, FarIo *io);
 /* After a burst of far_engine_start: hands to storage what they need, in one go. */
 void far_engine_kick (FarEngine *engine);
 
+/* Somebody waits until all requests have ended: the wear budget does not hold them back now, it owes what they take. */
+void far_engine_hurry (FarEngine *engine, gboolean hurry);
+
 /* Forgets the requests whose done was not called yet: their owner is gone. What they have under way ends unseen. */
 void far_engine_forget (FarEngine *engine, FarIo *io);
+
+/* Backs 32 MiB more of the storage copy (fewer, where that is all there is), before they are needed; takes as long as a fallocate.
+ * FALSE: there are no more, or storage has no room. */
+gboolean far_engine_cover_more (FarEngine *engine);
+/* Calls changed when there may be more or less room than before: often, in the middle of work. NULL: no more. */
+void far_engine_on_room (FarEngine *engine, void (*changed) (gpointer data), gpointer data);
 
 #define FAR_LATENCY_BUCKETS 40
 typedef struct {
@@ -76,6 +87,12 @@ typedef struct {
   guint64 storage_errors;
   guint64 read_latency[FAR_LATENCY_BUCKETS], write_latency[FAR_LATENCY_BUCKETS]; /* bucket b: < 2^(b/2) µs */
   gsize overhead_bytes;
+  gsize prefetch_bytes;
+  guint64 prefetched_pages, prefetch_used_pages, prefetch_wasted_pages;
+  guint64 wear_day_bytes, wear_burst_bytes, wear_left_bytes; /* all 0: no budget */
+  gboolean held; /* segments wait for the budget now */
+  guint64 held_us;   /* in all */
+  guint64 held_wait_us; /* held: until the next one may be written */
 } FarEngineFigures;
 /* Blocks of [first, + n) that have a page which is not all zeros. */
 guint64 far_engine_count_blocks (FarEngine *engine, guint64 first, guint64 n);

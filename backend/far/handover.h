@@ -18,6 +18,7 @@ enum {
   FAR_FD_PAGE = 3,    /* memfd with struct far_handover */
   FAR_FD_KEY = 4,     /* memfd of SEAL_KEY_BYTES, for reading; closed with --no-seal */
   FAR_FD_CONTROL = 5, /* listening; closed without --control-socket */
+  FAR_FD_CONNECTOR = 6, /* far/connector.h; closed without --memory-device, and by keepers that do not know it */
   FAR_FD_DISKS = 8,   /* FAR_DISK_FDS for each disk, in the order of the command line */
 };
 

@@ -3,6 +3,7 @@
 #include "core/crash-point.h"
 #include "core/crash-policy.h"
 #include "device/keeper-log.h"
+#include "far/connector.h"
 #include "io/sandbox-calls.h"
 #include "io/sandbox.h"
 
@@ -43,6 +44,8 @@ static struct {
   int program, program_before; /* −1: there is no upgrade that could be undone */
   struct crash_policy policy;
   struct gone gone[FAR_DISKS_MAX];
+  int connector; /* our end of the worker's; −1: none */
+  int64_t connector_at; /* ms: no sooner is it looked at */
   pid_t worker; /* 0: none */
   bool was_good, over;
   int64_t start_at;
@@ -78,12 +81,14 @@ put (int fd, int number) {
 }
 
 static bool
-put_all (const int *gone_write) {
+put_all (const int *gone_write, int connector) {
   const struct far_keeper_options *o = k.options;
   bool ok = put (o->page_fd, FAR_FD_PAGE) && put (o->key_fd, FAR_FD_KEY) && put (o->control_fd, FAR_FD_CONTROL);
 
   for (int fd = FAR_FD_CONTROL + 1; fd < FAR_FD_END; fd++)
     close (fd);
+  if (connector >= 0)
+    ok = ok && put (connector, FAR_FD_CONNECTOR);
   for (unsigned i = 0; i < o->n_disks && ok; i++)
     ok = put (o->disks[i].listen_fd, far_fd (i, FAR_FD_LISTEN)) && put (o->disks[i].state_fd, far_fd (i, FAR_FD_STATE))
          && put (o->disks[i].stage_fd, far_fd (i, FAR_FD_STAGE)) && put (o->disks[i].storage_fd, far_fd (i, FAR_FD_STORAGE))
@@ -91,11 +96,11 @@ put_all (const int *gone_write) {
   return ok;
 }
 
-static void __attribute__ ((noreturn)) be_worker (const int *gone_write, pid_t keeper) {
+static void __attribute__ ((noreturn)) be_worker (const int *gone_write, int connector, pid_t keeper) {
   int error;
 
   sigprocmask (SIG_SETMASK, &k.old_mask, NULL);
-  if (!put_all (gone_write))
+  if (!put_all (gone_write, connector))
     _exit (KEEPER_EXIT_CANT);
   close_range (FAR_FD_END, ~0u, CLOSE_RANGE_CLOEXEC);
   CRASH_POINTS_INHERIT ();
@@ -122,19 +127,42 @@ make_pipes (int *gone_write) {
   return ok;
 }
 
+static void
+drop_connector (void) {
+  if (k.connector >= 0)
+    close (k.connector);
+  k.connector = -1;
+}
+
+/* Returns the worker's end; −1: it has to do without. */
+static int
+make_connector (void) {
+  int ends[2];
+
+  k.connector = -1;
+  if (!k.options->memory_device || !far_connector_pair (ends))
+    return -1;
+  k.connector = move_up (ends[0]);
+  k.connector_at = 0;
+  return move_up (ends[1]);
+}
+
 static void now_ended (int status);
 
 static void
 start_worker (void) {
   const pid_t self = getpid ();
-  int gone_write[FAR_DISKS_MAX];
+  int gone_write[FAR_DISKS_MAX], connector;
 
   k.said.starts++;
   k.said.strikes = k.policy.strikes;
   memcpy (k.options->page, &k.said, offsetof (struct far_handover, good));
+  connector = make_connector ();
   k.worker = make_pipes (gone_write) ? fork () : -1;
   if (k.worker == 0)
-    be_worker (gone_write, self);
+    be_worker (gone_write, connector, self);
+  if (connector >= 0)
+    close (connector);
   for (unsigned i = 0; i < k.options->n_disks; i++)
     if (gone_write[i] >= 0)
       close (gone_write[i]); /* the worker's is the only one */
@@ -223,6 +251,7 @@ now_ended (int status) {
   const pid_t pid = k.worker;
 
   k.worker = 0;
+  drop_connector ();
   keep_pipes ();
   if (__atomic_load_n (&k.options->page->good, __ATOMIC_RELAXED) == k.said.starts) {
     k.was_good = true;
@@ -296,13 +325,13 @@ begin (struct far_keeper_options *o) {
     k.gone[i] = (struct gone){ -1, -1 };
   for (unsigned i = 0; i < o->n_disks; i++) {
     struct far_keeper_disk *disk = &o->disks[i];
-    const bool file = disk->storage_fd >= 0;
+    const bool file = disk->storage_fd >= 0, stage = disk->stage_fd >= 0;
 
     disk->listen_fd = move_up (disk->listen_fd);
     disk->state_fd = move_up (disk->state_fd);
     disk->stage_fd = move_up (disk->stage_fd);
     disk->storage_fd = move_up (disk->storage_fd);
-    ok = ok && disk->listen_fd >= 0 && disk->state_fd >= 0 && disk->stage_fd >= 0 && (!file || disk->storage_fd >= 0);
+    ok = ok && disk->listen_fd >= 0 && disk->state_fd >= 0 && (!stage || disk->stage_fd >= 0) && (!file || disk->storage_fd >= 0);
   }
   o->page_fd = move_up (o->page_fd);
   o->key_fd = move_up (o->key_fd);
@@ -316,6 +345,7 @@ far_keeper_run (struct far_keeper_options *options) {
 
   k.options = options;
   k.status = EXIT_FAILURE;
+  k.connector = -1;
   k.said = (struct far_handover){ .version = FAR_HANDOVER_VERSION,
                                   .n_disks = options->n_disks,
                                   .keeper_pid = (uint32_t)getpid () };
@@ -334,12 +364,26 @@ far_keeper_run (struct far_keeper_options *options) {
   }
   while (!k.over) {
     const int64_t now = now_us () / 1000;
-    struct pollfd pfd = { .fd = k.signal_fd, .events = POLLIN };
+    struct pollfd pfds[2] = { { .fd = k.signal_fd, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
+    int64_t wait_ms = -1;
 
     if (k.worker <= 0 && now >= k.start_at)
       start_worker ();
-    if (poll (&pfd, 1, k.worker > 0 ? -1 : (int)(k.start_at > now ? k.start_at - now : 0)) > 0)
+    if (k.worker <= 0)
+      wait_ms = k.start_at > now ? k.start_at - now : 0;
+    else if (k.connector >= 0 && k.connector_at > now)
+      wait_ms = k.connector_at - now;
+    else
+      pfds[1].fd = k.connector;
+    if (poll (pfds, 2, (int)wait_ms) <= 0)
+      continue;
+    if (pfds[0].revents)
       take_signals ();
+    if (pfds[1].revents && pfds[1].fd == k.connector) {
+      k.connector_at = now_us () / 1000 + FAR_CONNECTOR_PAUSE_MS;
+      if (!far_connector_serve (k.connector, k.options->memory_device))
+        drop_connector ();
+    }
   }
   end_worker ();
   return k.status;

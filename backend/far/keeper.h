@@ -13,7 +13,7 @@
 
 struct far_keeper_disk {
   const char *name;                              /* for logs */
-  int listen_fd, state_fd, stage_fd, storage_fd; /* storage_fd −1: NBD */
+  int listen_fd, state_fd, stage_fd, storage_fd; /* storage_fd −1: NBD; stage_fd −1: an object */
 };
 
 struct far_keeper_options {
@@ -22,6 +22,7 @@ struct far_keeper_options {
   struct far_keeper_disk disks[FAR_DISKS_MAX];
   int key_fd;     /* −1: pages are not sealed */
   int control_fd; /* −1: none */
+  const char *memory_device; /* where workers are connected to when they ask for it; NULL: nowhere */
   int page_fd;
   struct far_handover *page;
   char *const *worker_argv; /* the keeper's own arguments and --worker: the worker reads the same options */

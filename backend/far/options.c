@@ -1,23 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "far/options.h"
 #include "core/size.h"
+#include "core/wear.h"
 #include "io/option-values.h"
 #include "io/vhost-user-session.h"
 
 #include <string.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define SPARE_DEFAULT_PERCENT 10u
 #define SPARE_MAX_PERCENT 400u
 #define STAGE_DEFAULT_BYTES (64ull << 20)
 #define QUEUES_DEFAULT 4u
+#define PREFETCH_DEFAULT_BYTES (4ull << 20)
+#define PREFETCH_MIN_BYTES (256ull << 10)
+#define PREFETCH_MAX_BYTES (1ull << 30)
 /* With "domybs-" before it, it is what the guest sees: 20 bytes. */
 #define TIER_BYTES_MAX 13u
-#define THERE_ARE "there are: size, socket, storage, queues, spare, memory-slots"
+#define THERE_ARE "there are: size, socket, storage, queues, spare, prefetch, wear, memory-slots"
 
 struct raw {
   char *name, *stage, *socket_group, *socket_mode;
-  char **disks;
+  char **disks, **objects;
   gboolean compress, no_compress, no_seal, standalone;
 };
 
@@ -40,9 +45,8 @@ get_number (const char *disk, const char *name, const char *text, unsigned min, 
   return TRUE;
 }
 
-/* Commas separate; two of them are one in a value, as QEMU has it. Free with g_strfreev. */
-static char **
-split (const char *text) {
+char **
+far_option_split (const char *text) {
   GPtrArray *parts = g_ptr_array_new ();
   GString *part = g_string_new (NULL);
 
@@ -58,6 +62,23 @@ split (const char *text) {
   g_ptr_array_add (parts, g_string_free (part, FALSE));
   g_ptr_array_add (parts, NULL);
   return (char **)g_ptr_array_free (parts, FALSE);
+}
+
+static gboolean
+get_prefetch (const char *text, FarDiskChoice *disk, GError **error) {
+  if (!size_parse (text, &disk->prefetch_bytes)
+      || (disk->prefetch_bytes && (disk->prefetch_bytes < PREFETCH_MIN_BYTES || disk->prefetch_bytes > PREFETCH_MAX_BYTES)))
+    return option_usage (error, "--disk %s: prefetch='%s' is neither 0 nor a size from 256K to 1G", disk->tier, text);
+  return TRUE;
+}
+
+static gboolean
+get_wear (const char *text, FarDiskChoice *disk, GError **error) {
+  if (!size_parse (text, &disk->wear_day_bytes)
+      || (disk->wear_day_bytes && (disk->wear_day_bytes < WEAR_DAY_BYTES_MIN || disk->wear_day_bytes > WEAR_DAY_BYTES_MAX)))
+    return option_usage (error, "--disk %s: wear='%s' is neither 0 nor a size of 64M or more: what may be written to storage in a day",
+                         disk->tier, text);
+  return TRUE;
 }
 
 struct sizes {
@@ -88,6 +109,10 @@ understand_part (const char *part, FarDiskChoice *disk, struct sizes *sizes, GEr
     return get_number (disk->tier, "queues", value, 1, VHOST_USER_QUEUES_MAX, &disk->n_queues, error);
   } else if (n == 5 && strncmp (part, "spare", n) == 0) {
     return get_number (disk->tier, "spare", value, 0, SPARE_MAX_PERCENT, &sizes->spare_percent, error);
+  } else if (n == 8 && strncmp (part, "prefetch", n) == 0) {
+    return get_prefetch (value, disk, error);
+  } else if (n == 4 && strncmp (part, "wear", n) == 0) {
+    return get_wear (value, disk, error);
   } else if (n == 12 && strncmp (part, "memory-slots", n) == 0) {
     if (strcmp (value, "on") != 0 && strcmp (value, "off") != 0)
       return option_usage (error, "--disk %s: memory-slots='%s' is neither on nor off", disk->tier, value);
@@ -124,12 +149,13 @@ static gboolean
 understand_disk (const char *text, uint64_t stage_bytes, FarOptions *options, GError **error) {
   FarDiskChoice *disk = &options->disks[options->n_disks];
   struct sizes sizes = { .spare_percent = SPARE_DEFAULT_PERCENT };
-  g_auto (GStrv) parts = split (text);
+  g_auto (GStrv) parts = far_option_split (text);
 
   if (options->n_disks == FAR_DISKS_MAX)
     return option_usage (error, "--disk: there are more than %u; start a second domybs-far", FAR_DISKS_MAX);
   options->n_disks++; /* what it has is freed with the options from now on */
   disk->n_queues = QUEUES_DEFAULT;
+  disk->prefetch_bytes = PREFETCH_DEFAULT_BYTES;
   if (!is_good_tier (parts[0]))
     return option_usage (error, "--disk: '%s' is no name of a disk; write shared, remote, or at most %u of a-z, 0-9 and '-'", parts[0],
                          TIER_BYTES_MAX);
@@ -173,10 +199,15 @@ understand (const struct raw *raw, FarOptions *options, GError **error) {
       || stage_bytes / FAR_SEGMENT_BYTES > FAR_STAGE_SLOTS_MAX)
     return option_usage (error, "--stage: '%s' is not a multiple of 2M from %uM to %uM", raw->stage, 2 * FAR_STAGE_SLOTS_MIN,
                          2 * FAR_STAGE_SLOTS_MAX);
-  if (!raw->disks || !*raw->disks)
+  if (options->memory_device && strlen (options->memory_device) >= sizeof ((struct sockaddr_un *)NULL)->sun_path)
+    return option_usage (error, "--memory-device: '%s' is longer than a socket's path may be", options->memory_device);
+  if ((!raw->disks || !*raw->disks) && (!raw->objects || !*raw->objects))
     return option_usage (error, "--disk is missing; for example --disk shared,size=8G,socket=/run/domybs/vm1.shared,storage=/srv/vm1");
-  for (char **disk = raw->disks; *disk; disk++)
+  for (char **disk = raw->disks; disk && *disk; disk++)
     if (!understand_disk (*disk, stage_bytes, options, error))
+      return FALSE;
+  for (char **object = raw->objects; object && *object; object++)
+    if (!far_object_option (*object, options, error))
       return FALSE;
   /* A worker has no use for it, and is not to read the host's files. */
   return option_group ("socket-group", options->is_worker ? NULL : raw->socket_group, &options->socket_rights.group, error)
@@ -190,11 +221,14 @@ far_options_parse (int *argc, char ***argv, GError **error) {
   const GOptionEntry entries[] = {
     { "name", 0, 0, G_OPTION_ARG_STRING, &raw.name, "The VM's name, for logs", "NAME" },
     { "disk", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw.disks, "A disk of that tier (shared, remote); once for each, see below", "TIER,…" },
+    { "object", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw.objects, "A read-only disk of an object; once for each, see below", "NAME,…" },
     { "stage", 0, 0, G_OPTION_ARG_STRING, &raw.stage, "Memory of each disk for pages on their way to storage (64M)", "SIZE" },
     { "compress", 0, 0, G_OPTION_ARG_NONE, &raw.compress, "Store pages packed (LZ4) where that makes them a quarter smaller", NULL },
     { "no-compress", 0, 0, G_OPTION_ARG_NONE, &raw.no_compress, "Store pages as they are (the default)", NULL },
     { "no-seal", 0, 0, G_OPTION_ARG_NONE, &raw.no_seal, "Store pages neither encrypted nor authenticated: for measurements", NULL },
     { "control-socket", 0, 0, G_OPTION_ARG_FILENAME, &options->control_path, "Take commands (JSON lines) at this unix socket", "PATH" },
+    { "memory-device", 0, 0, G_OPTION_ARG_FILENAME, &options->memory_device,
+      "Have far memory ready as the guest asks the VM's domybs-backend for it, whose control socket this is", "PATH" },
     { "socket-group", 0, 0, G_OPTION_ARG_STRING, &raw.socket_group, "Give the disks' sockets to this group (unchanged)", "GROUP" },
     { "socket-mode", 0, 0, G_OPTION_ARG_STRING, &raw.socket_mode, "Their mode, octal, for example 0660 (by the umask)", "MODE" },
     { "standalone", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &raw.standalone, NULL, NULL },
@@ -208,7 +242,8 @@ far_options_parse (int *argc, char ***argv, GError **error) {
 
   g_option_context_add_main_entries (context, entries, NULL);
   g_option_context_set_description (
-    context, "A disk: TIER,size=SIZE,socket=PATH,storage=FILE-OR-DEVICE-OR-NBD-URI[,queues=N][,spare=PERCENT][,memory-slots=on]\n"
+    context, "A disk: TIER,size=SIZE,socket=PATH,storage=FILE-OR-DEVICE-OR-NBD-URI[,queues=N][,spare=PERCENT][,prefetch=SIZE][,wear=SIZE][,memory-slots=on]\n"
+             "An object: NAME,file=PATH,socket=PATH[,queues=N][,prefetch=SIZE][,memory-slots=on]\n"
              "Sizes are bytes or have a binary unit: 512M, 4G, 1.5T. SIGTERM ends the program.\n"
              "Example: domybs-far --name vm1 --disk shared,size=64G,socket=/run/domybs/vm1.shared,storage=/srv/far/vm1\n");
   ok = g_option_context_parse (context, argc, argv, error);
@@ -221,6 +256,7 @@ far_options_parse (int *argc, char ***argv, GError **error) {
   g_free (raw.socket_group);
   g_free (raw.socket_mode);
   g_strfreev (raw.disks);
+  g_strfreev (raw.objects);
   return ok ? g_steal_pointer (&options) : NULL;
 }
 
@@ -235,7 +271,10 @@ far_options_free (FarOptions *options) {
     g_free (disk->socket_path);
     g_free (disk->storage);
   }
+  for (unsigned i = 0; i < options->n_objects; i++)
+    far_object_choice_clear (&options->objects[i]);
   g_free (options->name);
   g_free (options->control_path);
+  g_free (options->memory_device);
   g_free (options);
 }

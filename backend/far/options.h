@@ -15,14 +15,30 @@ typedef struct {
   unsigned n_queues;
   gboolean mem_slots;
   struct far_geometry geometry;
+  uint64_t prefetch_bytes; /* 0: nothing is read ahead */
+  uint64_t wear_day_bytes; /* core/wear.h; 0: no budget */
 } FarDiskChoice;
+
+/* A read-only disk of an object's content (far/object.md). */
+typedef struct {
+  char *name;  /* "base" */
+  char *id;    /* "domybs-base": what the guest sees */
+  char *label; /* for the log: "vm1/base" */
+  char *file, *socket_path;
+  unsigned n_queues;
+  guint64 ahead_bytes; /* for pages that are read ahead; 0: none are */
+  gboolean mem_slots;
+} FarObjectChoice;
 
 typedef struct {
   char *name;
+  unsigned n_objects; /* with n_disks at most FAR_DISKS_MAX; behind the disks wherever they have numbers */
+  FarObjectChoice objects[FAR_DISKS_MAX];
   unsigned n_disks;
   FarDiskChoice disks[FAR_DISKS_MAX];
   ListenRights socket_rights;
   char *control_path;
+  char *memory_device; /* the control socket of the VM's domybs-backend; NULL: there is none */
   gboolean pack, seal;
   gboolean once;      /* end when the front-ends have gone */
   gboolean is_worker; /* started by a keeper */
@@ -34,5 +50,12 @@ typedef struct {
 FarOptions *far_options_parse (int *argc, char ***argv, GError **error);
 void far_options_free (FarOptions *options);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FarOptions, far_options_free)
+
+/* Parts of an option's value: commas separate, two of them are one in a value, as QEMU has it. Free with g_strfreev. */
+char **far_option_split (const char *text);
+
+/* object-options.c: the value of one --object. Disks come first. */
+gboolean far_object_option (const char *text, FarOptions *options, GError **error);
+void far_object_choice_clear (FarObjectChoice *object);
 
 #endif

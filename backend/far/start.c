@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "far/start.h"
 #include "far/keeper.h"
+#include "far/object-disk.h"
 #include "io/error.h"
 #include "io/sandbox-calls.h"
 #include "io/sandbox.h"
@@ -114,13 +115,23 @@ open_disk (Start *start, unsigned i, GError **error) {
   return make_store (choice, disk, error);
 }
 
+static gboolean
+open_objects (Start *start, GError **error) {
+  const FarOptions *options = start->options;
+
+  for (unsigned i = 0; i < options->n_objects; i++)
+    if (!object_disk_open (&options->objects[i], &options->socket_rights, &start->keeper.disks[options->n_disks + i], error))
+      return FALSE;
+  return TRUE;
+}
+
 /* The control socket is the last one: where it is, the disks are. */
 static gboolean
 open_all (Start *start, GError **error) {
-  for (unsigned i = 0; i < start->keeper.n_disks; i++)
+  for (unsigned i = 0; i < start->options->n_disks; i++)
     if (!open_disk (start, i, error))
       return FALSE;
-  if (!make_page (start, error) || !make_key (start, error))
+  if (!open_objects (start, error) || !make_page (start, error) || !make_key (start, error))
     return FALSE;
   if (start->options->control_path)
     start->keeper.control_fd
@@ -146,7 +157,10 @@ clean_up (Start *start) {
     explicit_bzero (start->key, SEAL_KEY_BYTES);
   if (start->keeper.control_fd >= 0)
     unlink (start->options->control_path);
-  for (unsigned i = 0; i < start->keeper.n_disks; i++) {
+  for (unsigned i = 0; i < start->options->n_objects; i++)
+    if (start->keeper.disks[start->options->n_disks + i].listen_fd >= 0)
+      unlink (start->options->objects[i].socket_path);
+  for (unsigned i = 0; i < start->options->n_disks; i++) {
     if (start->keeper.disks[i].listen_fd >= 0)
       unlink (start->options->disks[i].socket_path);
     if (start->made_storage[i])
@@ -163,7 +177,8 @@ far_start_run (const FarOptions *options, char *const *arguments) {
 
   start.options = options;
   start.keeper = (struct far_keeper_options){
-    .name = options->name, .n_disks = options->n_disks, .key_fd = -1, .control_fd = -1, .page_fd = -1
+    .name = options->name, .n_disks = options->n_disks + options->n_objects, .key_fd = -1, .control_fd = -1, .page_fd = -1,
+    .memory_device = options->memory_device
   };
   for (unsigned i = 0; i < FAR_DISKS_MAX; i++)
     start.keeper.disks[i] = (struct far_keeper_disk){ .listen_fd = -1, .state_fd = -1, .stage_fd = -1, .storage_fd = -1 };

@@ -3,6 +3,7 @@
 #include "core/crash-point.h"
 #include "core/keeper-wire.h"
 #include "far/commands.h"
+#include "far/object-disk.h"
 #include "io/error.h"
 #include "io/guest-map.h"
 #include "io/sandbox-calls.h"
@@ -10,6 +11,7 @@
 #include "io/source.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -68,6 +70,8 @@ on_good (gpointer data) {
 
   for (unsigned i = 0; i < run->options->n_disks; i++)
     good = good || has_answered (run->op.disks[i]);
+  for (unsigned i = 0; i < run->options->n_objects; i++)
+    good = good || object_disk_has_answered (run->op.objects[i]);
   if (!good)
     return G_SOURCE_CONTINUE;
   source_clear (&run->good_source);
@@ -82,6 +86,9 @@ on_once (gpointer data) {
   source_clear (&run->once_source);
   for (unsigned i = 0; i < run->options->n_disks; i++)
     if (far_disk_is_connected (run->op.disks[i]))
+      return G_SOURCE_REMOVE;
+  for (unsigned i = 0; i < run->options->n_objects; i++)
+    if (far_disk_is_connected (run->op.objects[i]))
       return G_SOURCE_REMOVE;
   leave (&run->op, KEEPER_EXIT_DONE);
   return G_SOURCE_REMOVE;
@@ -122,7 +129,7 @@ static struct far_handover *
 open_page (const FarOptions *options, GError **error) {
   struct far_handover *page = map (FAR_FD_PAGE, FAR_HANDOVER_BYTES, error);
 
-  if (page && (page->version != FAR_HANDOVER_VERSION || page->n_disks != options->n_disks)) {
+  if (page && (page->version != FAR_HANDOVER_VERSION || page->n_disks != options->n_disks + options->n_objects)) {
     g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_CORRUPT, "the keeper speaks version %u about %u disks", page->version,
                  page->n_disks);
     return NULL;
@@ -173,7 +180,11 @@ map_disk (const FarDiskChoice *choice, unsigned i, Memory *ret_memory, GError **
 static FarDisk *
 open_disk (Run *run, unsigned i, const Memory *memory, const uint8_t *key, GError **error) {
   const FarDiskChoice *choice = &run->options->disks[i];
-  const FarEngineOptions engine_options = { .name = choice->name, .geometry = choice->geometry, .pack = run->options->pack };
+  const FarEngineOptions engine_options = { .name = choice->name,
+                                            .geometry = choice->geometry,
+                                            .pack = run->options->pack,
+                                            .prefetch_bytes = choice->prefetch_bytes,
+                                            .wear_day_bytes = choice->wear_day_bytes };
   const FarDiskOptions disk_options = { .name = choice->name,
                                         .id = choice->id,
                                         .n_queues = choice->n_queues,
@@ -203,6 +214,26 @@ open_disk (Run *run, unsigned i, const Memory *memory, const uint8_t *key, GErro
 }
 
 static gboolean
+open_objects (Run *run, GError **error) {
+  for (unsigned i = 0; i < run->options->n_objects; i++) {
+    const FarObjectChoice *choice = &run->options->objects[i];
+    const FarDiskOptions disk_options = { .name = choice->label,
+                                          .id = choice->id,
+                                          .n_queues = choice->n_queues,
+                                          .read_only = TRUE,
+                                          .mem_slots = choice->mem_slots,
+                                          .inflight_owner = run->op.page->cookie,
+                                          .closed = on_closed,
+                                          .data = run };
+
+    run->op.objects[i] = object_disk_new (choice, &disk_options, run->options->n_disks + i, error);
+    if (!run->op.objects[i])
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean
 open_disks (Run *run, GError **error) {
   Memory memory[FAR_DISKS_MAX];
   uint8_t key[SEAL_KEY_BYTES];
@@ -221,6 +252,23 @@ open_disks (Run *run, GError **error) {
   }
   explicit_bzero (key, sizeof key);
   return ok;
+}
+
+/* Its engines' tiers that the memory device knows. */
+static void
+open_reserve (Run *run) {
+  static const char *const tiers[] = { "shared", "remote" };
+  const FarOptions *options = run->options;
+  FarReserveTier list[FAR_RESERVE_TIERS];
+  unsigned n = 0;
+
+  if (!options->memory_device || fcntl (FAR_FD_CONNECTOR, F_GETFD) < 0)
+    return;
+  for (unsigned t = 0; t < G_N_ELEMENTS (tiers); t++)
+    for (unsigned i = 0; i < options->n_disks; i++)
+      if (g_str_equal (options->disks[i].tier, tiers[t]))
+        list[n++] = (FarReserveTier){ tiers[t], far_disk_engine (run->op.disks[i]) };
+  run->op.reserve = far_reserve_new (options->name, options->memory_device, FAR_FD_CONNECTOR, list, n);
 }
 
 /* ---- all of it ---- */
@@ -253,10 +301,11 @@ run_all (Run *run, GError **error) {
   if (!run->op.page || !guest_map_init (error))
     return FALSE;
   run->loop = g_main_loop_new (NULL, FALSE);
-  if (!open_disks (run, error))
+  if (!open_disks (run, error) || !open_objects (run, error))
     return FALSE;
   if (options->control_path)
     run->op.server = control_server_new (FAR_FD_CONTROL, "domybs-far", far_command, &run->op);
+  open_reserve (run);
   CRASH_POINT ("worker-opened");
   start_is_over ();
   sandbox_let_worker_have_kernel_threads (); /* io_uring's */
@@ -266,6 +315,10 @@ run_all (Run *run, GError **error) {
   run->good_source = source_timeout (FAR_GOOD_CHECK_MS, on_good, run);
   for (unsigned i = 0; i < options->n_disks; i++)
     far_disk_start (run->op.disks[i]);
+  for (unsigned i = 0; i < options->n_objects; i++)
+    far_disk_start (run->op.objects[i]);
+  if (run->op.reserve)
+    far_reserve_start (run->op.reserve);
   g_main_loop_run (run->loop);
   return TRUE;
 }

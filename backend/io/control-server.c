@@ -33,6 +33,8 @@ struct ControlClient {
   GSource *out_source;
   GByteArray *out;
   unsigned events; /* subscribed */
+  void (*ended) (gpointer data);
+  gpointer ended_data;
   gboolean waits;     /* for the answer to a command that takes time */
   JsonNode *waits_id; /* its id; NULL: it had none */
   size_t in_bytes;
@@ -43,6 +45,8 @@ static void
 client_free (gpointer data) {
   ControlClient *client = data;
 
+  if (client->ended)
+    client->ended (client->ended_data);
   source_clear (&client->source);
   source_clear (&client->out_source);
   g_byte_array_unref (client->out);
@@ -273,6 +277,12 @@ on_pause_over (gpointer data) {
 void
 control_client_subscribe (ControlClient *client, unsigned events) {
   client->events = events;
+}
+
+void
+control_client_on_end (ControlClient *client, void (*ended) (gpointer data), gpointer data) {
+  client->ended = ended;
+  client->ended_data = data;
 }
 
 unsigned

@@ -41,6 +41,10 @@ void control_server_refuse_waiting (ControlServer *server, const GError *error);
 /* The events that a client gets from now on: bits whose meaning is the handler's. */
 void control_client_subscribe (ControlClient *client, unsigned events);
 
+/* Calls ended when that client has gone, whoever ended it, in the middle of that: the client is not to be used any more. NULL: not
+ * any more. */
+void control_client_on_end (ControlClient *client, void (*ended) (gpointer data), gpointer data);
+
 /* The events that anybody gets. */
 unsigned control_server_subscribed (const ControlServer *server);
 

@@ -20,7 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-SANDBOX_CALLS (SANDBOX_CALL (io_uring_enter), SANDBOX_CALL (fallocate),
+SANDBOX_CALLS (SANDBOX_CALL (io_uring_enter), SANDBOX_CALL (fallocate), SANDBOX_CALL_IF (ioctl, 1, ~0u, BLKDISCARD),
                SANDBOX_CALL_IF (io_uring_register, 1, ~0u, IORING_UNREGISTER_FILES));
 SANDBOX_KEEPER_CALLS (SANDBOX_CALL (io_uring_setup), SANDBOX_CALL (io_uring_register));
 
@@ -28,6 +28,7 @@ SANDBOX_KEEPER_CALLS (SANDBOX_CALL (io_uring_setup), SANDBOX_CALL (io_uring_regi
 #define DEPTH 120u        /* reads and writes that the kernel has at a time */
 #define DISCARDS_DEPTH 4u /* and discards: they are for a kernel thread each */
 #define REAP_AT_ONCE 64u
+#define IOCTL_BYTES (64ull << 20) /* discarded in one call */
 #define RETRY_MS 5 /* what the kernel has no memory for at the moment */
 
 enum { FILE_STORAGE, FILE_GONE, N_FILES }; /* as registered with the ring */
@@ -38,6 +39,7 @@ typedef struct {
   Storage base;
   int fd, gone_fd;
   gboolean is_device;
+  gboolean discards_by_ioctl; /* a device that can discard, but has no zeroes to offer for it */
   struct io_uring ring;
   gboolean have_ring;
   GSource *ring_source, *gone_source, *retry_source;
@@ -97,6 +99,18 @@ fill_discard (struct io_uring_sqe *sqe, const struct storage_discard *discard) {
   io_uring_sqe_set_data (sqe, (char *)discard + IS_DISCARD);
 }
 
+/* Blocks, a little at a time. FALSE: there is no such thing here. */
+static gboolean
+discard_by_ioctl (FileStorage *storage, guint64 offset, guint64 bytes) {
+  for (guint64 end = offset + bytes; offset < end; offset += IOCTL_BYTES) {
+    guint64 range[2] = { offset, MIN (end - offset, IOCTL_BYTES) };
+
+    if (ioctl (storage->fd, BLKDISCARD, range) < 0)
+      return FALSE;
+  }
+  return TRUE;
+}
+
 /* Fills the ring and hands it to the kernel, in one call. */
 static void
 submit_more (FileStorage *storage) {
@@ -104,6 +118,10 @@ submit_more (FileStorage *storage) {
   unsigned filled = 0;
   int result;
 
+  while (storage->discards_by_ioctl && (discard = storage_next_discard (&storage->base))) {
+    storage->base.no_discards = !discard_by_ioctl (storage, discard->offset, discard->bytes);
+    storage_discard_ended (&storage->base, discard);
+  }
   while (storage->waiting.first && storage->under_way < DEPTH) {
     struct io_uring_sqe *sqe = io_uring_get_sqe (&storage->ring);
 
@@ -168,8 +186,12 @@ io_ended (FileStorage *storage, StorageIo *io, int result, int *ret_error) {
 
 static void
 discard_ended (FileStorage *storage, struct storage_discard *discard, int result) {
-  if (result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL || result == -EPERM)
-    storage->base.no_discards = TRUE;
+  if (result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL || result == -EPERM) {
+    /* To punch a hole is to promise zeroes, which not every device can; to discard is not. */
+    storage->discards_by_ioctl = storage->is_device;
+    if (!storage->is_device || !discard_by_ioctl (storage, discard->offset, discard->bytes))
+      storage->base.no_discards = TRUE;
+  }
   storage_discard_ended (&storage->base, discard);
 }
 
@@ -274,7 +296,12 @@ file_allocate (Storage *base, guint64 offset, guint64 bytes, GError **error) {
 
 static void
 file_discard_now (Storage *base, guint64 offset, guint64 bytes) {
-  call_fallocate (((FileStorage *)base)->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes);
+  FileStorage *storage = (FileStorage *)base;
+
+  if (storage->discards_by_ioctl)
+    discard_by_ioctl (storage, offset, bytes);
+  else
+    call_fallocate (storage->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes);
 }
 
 /* ---- beginning and end ---- */

@@ -4,6 +4,7 @@
 #define DOMYBS_IO_VHOST_USER_INTERNAL_H
 
 #include "core/inflight.h"
+#include "io/log-limit.h"
 #include "io/source.h"
 #include "io/vhost-user-session.h"
 
@@ -54,6 +55,7 @@ struct VhostUserSession {
   struct guest_memory leaving; /* regions that were removed while requests were in flight */
   struct guest_memory old_memory; /* while memory_changed runs */
   SessionQueue queues[VHOST_USER_QUEUES_MAX];
+  LogLimit break_log; /* a guest may set its queue up and break it as often as it likes */
   unsigned breaks_seen; /* guest_map_breaks when all memory was sound */
   int stopping; /* the queue whose GET_VRING_BASE waits for its answer; -1: none */
   struct {

@@ -280,7 +280,9 @@ look_at_queue (VhostUserSession *session, unsigned index) {
     session->type->queue_ready (session->device, index);
   if (queue->vq.state == VIRTQUEUE_BROKEN && !queue->break_logged) {
     queue->break_logged = TRUE;
-    g_warning ("%s: queue %u is closed until the guest sets it up anew: %s", session->type->name, index, queue->vq.broken_why);
+    if (log_limit_pass (&session->break_log))
+      g_warning ("%s: queue %u is closed until the guest sets it up anew: %s", session->type->name, index,
+                 queue->vq.broken_why);
     if (queue->err_slot != STATE_NONE)
       signal_fd (vhost_user_session_fd (session, queue->err_slot));
   }

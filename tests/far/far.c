@@ -80,7 +80,8 @@ far_start (const struct far_options *options) {
     g_autofree char *storage = i ? g_strdup_printf ("%s/storage-%u", far->backend->directory, i) : g_strdup (far->storage_path);
 
     far->socket_paths[i] = g_strdup_printf ("%s/far-%u.sock", far->backend->directory, i);
-    g_ptr_array_add (argv, g_strdup_printf ("--disk=disk%u,size=%" G_GUINT64_FORMAT ",socket=%s,storage=%s%s", i, bytes,
+    g_autofree char *tier = options->tiers ? g_strdup (options->tiers[i]) : g_strdup_printf ("disk%u", i);
+    g_ptr_array_add (argv, g_strdup_printf ("--disk=%s,size=%" G_GUINT64_FORMAT ",socket=%s,storage=%s%s", tier, bytes,
                                             far->socket_paths[i], storage, options->disk_extra ? options->disk_extra : ""));
   }
   for (const char *const *argument = options->arguments; argument && *argument; argument++)

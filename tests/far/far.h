@@ -20,6 +20,7 @@ typedef struct far far_t;
 struct far_options {
   uint64_t bytes;         /* of each disk; 0: 64 MiB */
   unsigned n_disks;       /* 0: 1 */
+  const char *const *tiers; /* their names; NULL: disk0, disk1 … */
   const char *storage;    /* of the first disk: a path or URI; NULL: a file in $DOMYBS_FAR_FOLDER, else in the test's folder */
   const char *disk_extra; /* ",queues=2" */
   const char *const *arguments; /* more, NULL-terminated; may be NULL */

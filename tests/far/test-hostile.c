@@ -335,6 +335,30 @@ flood (void) {
   check ();
 }
 
+/* A queue that is broken, set up and broken again: the host's log does not grow with each. */
+static void
+log_flood (void) {
+  g_autoptr (blk_t) blk = far_connect (far, 0);
+  g_autofree char *before = backend_log_from (far->backend, 0), *log = NULL;
+  const int64_t began = fe_now_ms ();
+  int64_t lines = 0;
+
+  for (unsigned i = 0; i < 300; i++) {
+    (void)blk_stop_queues (blk);
+    blk->queues[0].avail[1] = (uint16_t)(blk->queues[0].used[1] + 20000); /* more than the queue has */
+    blk_must (blk, blk_start_queues (blk));
+  }
+  (void)blk_stop_queues (blk);
+  log = backend_log_from (far->backend, strlen (before));
+  for (const char *at = log; (at = strstr (at, "is closed until")); at++)
+    lines++;
+  g_test_message ("%" G_GINT64_FORMAT " lines", lines);
+  g_assert_cmpint (lines, >=, 1);
+  g_assert_cmpint (lines, <=, 10 + (fe_now_ms () - began) / 1000 + 1);
+  blk_disconnect (blk);
+  check ();
+}
+
 int
 main (int argc, char **argv) {
   int result;
@@ -350,6 +374,7 @@ main (int argc, char **argv) {
   g_test_add_func ("/far/hostile/random-chains", random_chains);
   g_test_add_func ("/far/hostile/changing-data", changing_data);
   g_test_add_func ("/far/hostile/flood", flood);
+  g_test_add_func ("/far/hostile/log-flood", log_flood);
   result = g_test_run ();
   far_end (far);
   return result;

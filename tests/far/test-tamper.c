@@ -72,7 +72,7 @@ wait_written (struct stage *stage) {
 static void
 begin (struct stage *stage, const char *const *arguments) {
   *stage = (struct stage){ .random = testing_rand () };
-  stage->far = far_start (&(struct far_options){ .bytes = 16ull << 20, .arguments = arguments, .disk_extra = ",queues=1" });
+  stage->far = far_start (&(struct far_options){ .bytes = 16ull << 20, .arguments = arguments, .disk_extra = ",queues=1,prefetch=0" });
   load_init (&stage->load, stage->far, far_connect (stage->far, 0), 0, stage->random);
   stage->fd = open (stage->far->storage_path, O_RDWR | O_CLOEXEC);
   g_assert_cmpint (stage->fd, >=, 0);

@@ -128,6 +128,13 @@ fe_encode_stats (struct fe *fe, uint8_t *buf, uint64_t id, const struct domybs_s
 }
 
 size_t
+fe_encode_reserve (struct fe *fe, uint8_t *buf, uint64_t id, uint32_t tier, uint32_t flags, uint64_t blocks) {
+  const struct domybs_reserve reserve = { htole32 (tier), htole32 (flags), htole64 (blocks) };
+
+  return encode (fe, buf, DOMYBS_REQ_RESERVE, 1, id, &reserve, sizeof reserve);
+}
+
+size_t
 fe_encode_bye (struct fe *fe, uint8_t *buf, uint64_t id) {
   return encode (fe, buf, DOMYBS_REQ_BYE, 0, id, NULL, 0);
 }
@@ -173,6 +180,13 @@ fe_stats (struct fe *fe, const struct domybs_stat *stats, uint32_t n, struct fe_
   uint8_t buf[PAGE];
 
   return fe_call (fe, buf, fe_encode_stats (fe, buf, 0, stats, n), ret_answer);
+}
+
+bool
+fe_reserve (struct fe *fe, uint32_t tier, uint64_t blocks, struct fe_answer *ret_answer) {
+  uint8_t buf[PAGE];
+
+  return fe_call (fe, buf, fe_encode_reserve (fe, buf, 0, tier, 0, blocks), ret_answer);
 }
 
 bool

@@ -282,6 +282,7 @@ size_t fe_encode_grant (struct fe *fe, uint8_t *buf, uint64_t id, uint64_t block
                         uint64_t area_blocks);
 size_t fe_encode_release (struct fe *fe, uint8_t *buf, uint64_t id, const struct domybs_run *runs, uint32_t n);
 size_t fe_encode_stats (struct fe *fe, uint8_t *buf, uint64_t id, const struct domybs_stat *stats, uint32_t n);
+size_t fe_encode_reserve (struct fe *fe, uint8_t *buf, uint64_t id, uint32_t tier, uint32_t flags, uint64_t blocks);
 size_t fe_encode_bye (struct fe *fe, uint8_t *buf, uint64_t id);
 
 /* True when an answer came, of whatever status. ret_answer may be NULL where only that matters. */
@@ -290,6 +291,7 @@ bool fe_grant (struct fe *fe, uint64_t blocks, uint32_t hint, uint32_t flags, ui
                struct fe_answer *ret_answer);
 bool fe_release (struct fe *fe, const struct domybs_run *runs, uint32_t n, struct fe_answer *ret_answer);
 bool fe_stats (struct fe *fe, const struct domybs_stat *stats, uint32_t n, struct fe_answer *ret_answer);
+bool fe_reserve (struct fe *fe, uint32_t tier, uint64_t blocks, struct fe_answer *ret_answer);
 bool fe_bye (struct fe *fe, struct fe_answer *ret_answer);
 
 /* Gives the device n buffers for events. */

@@ -65,11 +65,37 @@ read_all (const char *text) {
   g_clear_error (&error);
 }
 
+/* As the XML of a running domain, to be plugged into. */
+static void
+read_live (const char *text) {
+  static const DomainFar far = { { 1 << 30, 1 << 30, 1 << 30, 1 << 30 }, (char *)"/var/lib/domybs/far", TRUE, 1 << 30 };
+  g_autoptr (GPtrArray) devices = NULL;
+  g_autofree char *element = NULL, *none = NULL;
+  gboolean there[DOMAIN_FAR_TIERS];
+  unsigned queues[DOMAIN_FAR_TIERS];
+  GError *error = NULL;
+  bool ok = domain_check_live_far (text, &far, &error);
+
+  check (ok, error);
+  g_assert (!ok || domain_far_there (text, there) == 0);
+  error = NULL;
+  devices = domain_far_devices (text, &far, "/run/domybs/vm/x/backend.sock", queues, &error);
+  check (devices, error);
+  g_assert (!devices || devices->len == DOMAIN_FAR_TIERS);
+  error = NULL;
+  ok = domain_metadata_with_far (text, &far, &element, &error);
+  check (ok, error);
+  g_assert (ok == (element != NULL));
+  ok = domain_metadata_with_far (text, NULL, &none, NULL);
+  g_assert (ok == (element != NULL));
+}
+
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
   g_autofree char *text = size ? g_strndup ((const char *)data, size) : g_strdup (""), *detached = NULL, *attached = NULL;
 
   read_all (text);
+  read_live (text);
   detached = detach (text);
   attached = attach (text);
   if (attached) {

@@ -125,6 +125,11 @@ operate (struct guest *guest, struct input *input) {
   case FUZZ_STATS:
     request = stats_request (input, session, id);
     break;
+  case FUZZ_RESERVE:
+    a = input_8 (input);
+    blocks = input_16 (input);
+    request = request_reserve (session, id, a & 7, a >> 3, (uint64_t)blocks << (a >> 6) * 4);
+    break;
   case FUZZ_BYE:
     request = request_bye (session, id);
     break;

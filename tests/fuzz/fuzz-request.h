@@ -18,6 +18,7 @@ enum fuzz_operation {   /* arguments: 8 and 16 are bits */
   FUZZ_REPEAT,          /* which of the last 32 requests 8 */
   FUZZ_RESET,
   FUZZ_TARGET,          /* whether 8, blocks 16 */
+  FUZZ_RESERVE,         /* tier and flags 8, blocks 16 */
   FUZZ_OPERATIONS
 };
 

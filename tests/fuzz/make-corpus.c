@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Writes the seed corpora: make-corpus FOLDER → FOLDER/{message,chain,request,state,blk}/NAME. The same bytes each time. */
+/* Writes the seed corpora: make-corpus FOLDER → FOLDER/{message,chain,request,state,blk,object}/NAME. The same bytes each time. */
 #include <errno.h>
 #include <glib.h>
 #include <glib/gstdio.h>
@@ -8,8 +8,10 @@
 #include "core/vhost-user.h"
 #include "core/device-state.h"
 #include "core/memory-device.h"
+#include "core/object.h"
 #include "fuzz-blk.h"
 #include "fuzz-chain.h"
+#include "fuzz-object.h"
 #include "fuzz-request.h"
 #include "fuzz-state.h"
 
@@ -444,6 +446,35 @@ blk_seeds (void) {
   save ("blk", "write-zeroes", seed);
 }
 
+/* ---- objects ---- */
+
+static void
+save_object (const char *name, uint64_t size_bytes, uint64_t n_stored, uint8_t options, uint64_t file_pages) {
+  const struct object_header header = { .size_bytes = size_bytes, .n_stored = n_stored, .table_sum = "sum of the table" };
+  GByteArray *seed = g_byte_array_new ();
+  uint8_t wire[OBJECT_HEADER_BYTES];
+
+  object_header_write (&header, wire);
+  memcpy (wire + OBJECT_SUMMED_BYTES, "sum of the header", 17);
+  ADD_8 (seed, options);
+  add_16 (seed, OBJECT_SUMMED_BYTES + OBJECT_SUM_BYTES);
+  add (seed, wire, OBJECT_SUMMED_BYTES + OBJECT_SUM_BYTES);
+  if (options & FUZZ_OBJECT_FILE_SIZE)
+    add_16 (seed, (uint16_t)file_pages);
+  for (uint64_t i = 0; i < n_stored && i < 64; i++)
+    ADD_8 (seed, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
+  save ("object", name, seed);
+}
+
+static void
+object_seeds (void) {
+  save_object ("small", 3 * OBJECT_PAGE_BYTES - 1, 3, FUZZ_OBJECT_FILE_SIZE, 5);
+  save_object ("cut-short", 3 * OBJECT_PAGE_BYTES, 3, FUZZ_OBJECT_FILE_SIZE, 4);
+  save_object ("zeros", 300 * OBJECT_PAGE_BYTES, 0, 0, 0);
+  save_object ("too-few", 300 * OBJECT_PAGE_BYTES, 70, 0, 0);
+  save_object ("largest", OBJECT_PAGES_MAX * OBJECT_PAGE_BYTES, 1, 0, 0);
+}
+
 int
 main (int argc, char **argv) {
   if (argc != 2) {
@@ -459,5 +490,6 @@ main (int argc, char **argv) {
   save ("request", "raw-and-wrong", raw_and_wrong ());
   state_seeds ();
   blk_seeds ();
+  object_seeds ();
   return 0;
 }

@@ -16,7 +16,7 @@
 
 static void
 type_out_of_range (struct rig *rig, const void *data) {
-  static const unsigned types[] = { 0, 6, 255, 256, 257, 0x8001, 0xffff };
+  static const unsigned types[] = { 0, 7, 255, 256, 257, 0x8001, 0xffff };
   g_autoptr (fe_t) fe = rig_open (rig);
   struct bytes bytes;
 
@@ -60,6 +60,11 @@ count_does_not_fit_the_length (struct rig *rig, const void *data) {
     { DOMYBS_REQ_STATS, 0x10000001u, 16 },
     { DOMYBS_REQ_BYE, 1, 0 },
     { DOMYBS_REQ_BYE, 0, 1 },
+    { DOMYBS_REQ_RESERVE, 0, 16 },
+    { DOMYBS_REQ_RESERVE, 2, 16 },
+    { DOMYBS_REQ_RESERVE, 1, 15 },
+    { DOMYBS_REQ_RESERVE, 1, 17 },
+    { DOMYBS_REQ_RESERVE, 0x10000001u, 16 },
   };
   g_autoptr (fe_t) fe = rig_open (rig);
 

@@ -66,6 +66,13 @@ request_stat (uint64_t session, uint64_t id, uint32_t tag, uint64_t value) {
 }
 
 static inline struct request_bytes
+request_reserve (uint64_t session, uint64_t id, uint32_t tier, uint32_t flags, uint64_t blocks) {
+  const struct domybs_reserve reserve = { htole32 (tier), htole32 (flags), htole64 (blocks) };
+
+  return request_of (DOMYBS_REQ_RESERVE, 1, session, id, &reserve, sizeof reserve);
+}
+
+static inline struct request_bytes
 request_bye (uint64_t session, uint64_t id) {
   return request_of (DOMYBS_REQ_BYE, 0, session, id, NULL, 0);
 }

@@ -13,6 +13,7 @@ struct read_request {
   struct domybs_hello hello;
   struct domybs_grant grant;
   struct domybs_run runs[DOMYBS_RUNS_MAX];
+  struct domybs_reserve reserve;
 };
 
 /* ---- books ---- */
@@ -42,7 +43,8 @@ forget (struct shadow_device *shadow) {
   memset (shadow->granted, 0, shadow->window_blocks);
   shadow->n_granted = 0;
   shadow->session = shadow->nonce = shadow->last_id = 0;
-  shadow->offer_wanted = false;
+  shadow->offer_wanted = shadow->far_offer_wanted = false;
+  shadow->levels[0] = shadow->levels[1] = 0;
 }
 
 /* The device's books are the shadow's. */
@@ -67,6 +69,11 @@ check_books (const struct shadow_device *shadow) {
   g_assert_cmpuint (device->session, ==, shadow->session);
   g_assert_cmpuint (device->last_id, ==, shadow->last_id);
   g_assert_cmpint (device->offer_wanted, ==, shadow->offer_wanted);
+  g_assert_cmpint (device->far_offer_wanted, ==, shadow->far_offer_wanted);
+  for (unsigned i = 0; i < 2; i++) {
+    g_assert_true (device->levels[i].known);
+    g_assert_cmpuint (device->levels[i].blocks, ==, shadow->levels[i]);
+  }
   g_assert_cmpuint (device->counters.requests, ==, shadow->requests);
   memory_device_config (device, &config);
   g_assert_cmpuint (le64toh (config.max_blocks), ==, MIN (shadow->max_blocks, usable_blocks (shadow)));
@@ -168,6 +175,12 @@ read_request (const struct shadow_device *shadow, const uint8_t *bytes, size_t n
     return ret->head.id != 0 && count <= DOMYBS_STATS_MAX && body == (size_t)count * 16;
   case DOMYBS_REQ_BYE:
     return ret->head.id != 0 && count == 0 && body == 0;
+  case DOMYBS_REQ_RESERVE:
+    if (ret->head.id == 0 || count != 1 || body != 16)
+      return false;
+    memcpy (&ret->reserve, bytes + head, 16);
+    return (le32toh (ret->reserve.tier) == 2 || le32toh (ret->reserve.tier) == 3) && ret->reserve.flags == 0
+           && le64toh (ret->reserve.blocks) <= 16ull << 19; /* 16 TiB */
   default:
     return false;
   }
@@ -386,6 +399,15 @@ finish (struct shadow_device *shadow, const struct read_request *request, const 
         set_run (shadow, planned->runs[i].start, planned->runs[i].count, false);
     }
     return status;
+  case DOMYBS_REQ_RESERVE:
+    g_assert_cmpint (planned->step, ==, DEVICE_STEP_RESERVE);
+    if (host->outcome == DEVICE_NO_TIER)
+      return DOMYBS_NO_TIER;
+    if (host->outcome != DEVICE_DONE && host->outcome != DEVICE_FAILED)
+      shadow->far_offer_wanted = true;
+    if (host->outcome == DEVICE_DONE || host->outcome == DEVICE_NO_HOST_CAPACITY)
+      shadow->levels[le32toh (request->reserve.tier) - 2] = le64toh (request->reserve.blocks);
+    return host->outcome == DEVICE_NO_HOST_CAPACITY ? DOMYBS_NO_HOST_CAPACITY : status;
   default:
     g_assert_cmpint (planned->step, ==, DEVICE_STEP_END);
     if (status == DOMYBS_OK) {
@@ -399,11 +421,14 @@ finish (struct shadow_device *shadow, const struct read_request *request, const 
 /* ---- the answer ---- */
 
 static void
-check_answer (const struct shadow_device *shadow, const struct read_request *request, int status, size_t cap) {
+check_answer (const struct shadow_device *shadow, const struct read_request *request, int status, size_t cap,
+              const struct shadow_host *host) {
   const struct device_plan *plan = &shadow->plan;
   const uint16_t type = le16toh (request->head.type);
   const bool changes = status == DOMYBS_OK && (type == DOMYBS_REQ_GRANT || type == DOMYBS_REQ_RELEASE);
   const unsigned n_runs = changes && type == DOMYBS_REQ_GRANT ? plan->n_runs : 0;
+  const bool levels = type == DOMYBS_REQ_RESERVE && (status == DOMYBS_OK || status == DOMYBS_NO_HOST_CAPACITY);
+  const uint64_t blocks = levels ? MIN (host->blocks, le64toh (request->reserve.blocks)) : changes ? plan->blocks : 0;
   struct domybs_response response;
 
   g_assert_cmpuint (plan->answer_bytes, ==, sizeof response + n_runs * sizeof (struct domybs_run));
@@ -414,7 +439,7 @@ check_answer (const struct shadow_device *shadow, const struct read_request *req
   g_assert_cmpuint (le32toh (response.count), ==, n_runs);
   g_assert_cmpuint (le64toh (response.session), ==, shadow->session);
   g_assert_cmpuint (response.id, ==, request->head.id);
-  g_assert_cmpuint (le64toh (response.blocks), ==, changes ? plan->blocks : 0);
+  g_assert_cmpuint (le64toh (response.blocks), ==, blocks);
   g_assert_cmpuint (le64toh (response.granted), ==, shadow->n_granted);
   g_assert_cmpint (le32toh (response.retry_ms) > 0, ==, status == DOMYBS_BUSY);
   g_assert_cmpuint (le32toh (response.generation), ==, shadow->device.generation);
@@ -461,7 +486,7 @@ shadow_request (struct shadow_device *shadow, const uint8_t *bytes, size_t n, si
   }
   if (status == MUST_FINISH)
     status = finish (shadow, request, host, planned, &takes_id);
-  check_answer (shadow, request, status, cap);
+  check_answer (shadow, request, status, cap, host);
   if (takes_id) {
     const uint64_t id = le64toh (request->head.id);
     struct shadow_past *past = &shadow->past[id % DOMYBS_REPLAY_DEPTH];

@@ -38,7 +38,8 @@ struct shadow_device {
   uint8_t *granted; /* one per block */
   uint32_t section_blocks;
   uint64_t session, nonce, last_id, requests;
-  bool offer_wanted;
+  bool offer_wanted, far_offer_wanted;
+  uint64_t levels[2]; /* SHARED, REMOTE */
   struct shadow_past past[DOMYBS_REPLAY_DEPTH];
 };
 

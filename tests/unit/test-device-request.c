@@ -148,7 +148,7 @@ test_header (void) {
     g_assert_cmpstr (decode (&wire, &request), ==, "unknown flags");
   }
   for (unsigned type = 0; type < 65536; type++)
-    if (type < DOMYBS_REQ_HELLO || type > DOMYBS_REQ_BYE) {
+    if (type < DOMYBS_REQ_HELLO || type > DOMYBS_REQ_RESERVE) {
       wire = wire_of ((uint16_t)type, 0, 1, 1, NULL, 0);
       g_assert_cmpstr (decode (&wire, &request), ==, "unknown request");
     }
@@ -181,6 +181,7 @@ test_lengths (void) {
     { DOMYBS_REQ_STATS, 0, 0 },     { DOMYBS_REQ_STATS, 3, 48 },       { DOMYBS_REQ_STATS, 64, 1024 },
     { DOMYBS_REQ_STATS, 65, -1 },   { DOMYBS_REQ_STATS, 0x10000000, -1 },
     { DOMYBS_REQ_BYE, 0, 0 },       { DOMYBS_REQ_BYE, 1, -1 },
+    { DOMYBS_REQ_RESERVE, 1, 16 },  { DOMYBS_REQ_RESERVE, 0, -1 },     { DOMYBS_REQ_RESERVE, 2, -1 },
   };
   struct domybs_run runs[160];
   struct device_request request;
@@ -191,6 +192,7 @@ test_lengths (void) {
     for (size_t body = 0; body <= sizeof runs; body++) {
       const struct domybs_hello hello = good_hello ();
       const struct domybs_grant grant = { .blocks = htole64 (1) };
+      const struct domybs_reserve reserve = { .tier = htole32 (DOMYBS_HINT_SHARED) };
       const bool is_hello = cases[i].type == DOMYBS_REQ_HELLO;
       struct wire wire = wire_of (cases[i].type, cases[i].count, 0, !is_hello, runs, body);
 
@@ -198,6 +200,8 @@ test_lengths (void) {
         memcpy (wire.bytes + 24, &hello, sizeof hello);
       if (cases[i].type == DOMYBS_REQ_GRANT && body >= sizeof grant)
         memcpy (wire.bytes + 24, &grant, sizeof grant);
+      if (cases[i].type == DOMYBS_REQ_RESERVE && body >= sizeof reserve)
+        memcpy (wire.bytes + 24, &reserve, sizeof reserve);
       if ((int)body == cases[i].good)
         g_assert_cmpstr (decode (&wire, &request), ==, NULL);
       else
@@ -258,6 +262,41 @@ test_grant (void) {
     g_assert_cmpuint (request.grant.blocks, ==, cases[i].blocks);
     g_assert_cmpuint (request.grant.area_start, ==, cases[i].area_start);
     g_assert_cmpuint (request.grant.area_blocks, ==, cases[i].area_blocks);
+  }
+}
+
+static void
+test_reserve (void) {
+  static const char tier_bad[] = "not a tier of far memory", flags_bad[] = "unknown flags", blocks_bad[] = "number of blocks out of range";
+  static const struct {
+    uint32_t tier, flags;
+    uint64_t blocks;
+    const char *why;
+  } cases[] = {
+    { DOMYBS_HINT_SHARED, 0, 0, NULL },
+    { DOMYBS_HINT_REMOTE, 0, 1, NULL },
+    { DOMYBS_HINT_SHARED, 0, DOMYBS_RESERVE_BLOCKS_MAX, NULL },
+    { DOMYBS_HINT_SHARED, 0, DOMYBS_RESERVE_BLOCKS_MAX + 1, blocks_bad },
+    { DOMYBS_HINT_REMOTE, 0, UINT64_MAX, blocks_bad },
+    { DOMYBS_HINT_ANY, 0, 1, tier_bad },
+    { DOMYBS_HINT_LOCAL, 0, 1, tier_bad },
+    { 4, 0, 1, tier_bad },
+    { UINT32_MAX, 0, 1, tier_bad },
+    { DOMYBS_HINT_SHARED, 1, 1, flags_bad },
+    { DOMYBS_HINT_SHARED, 1u << 31, 1, flags_bad },
+  };
+  struct device_request request;
+
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    const struct domybs_reserve reserve = { htole32 (cases[i].tier), htole32 (cases[i].flags), htole64 (cases[i].blocks) };
+    const struct wire wire = wire_of (DOMYBS_REQ_RESERVE, 1, 9, 9, &reserve, sizeof reserve);
+
+    g_test_message ("case %zu", i);
+    g_assert_cmpstr (decode (&wire, &request), ==, cases[i].why);
+    if (cases[i].why)
+      continue;
+    g_assert_cmpuint (request.reserve.tier, ==, cases[i].tier);
+    g_assert_cmpuint (request.reserve.blocks, ==, cases[i].blocks);
   }
 }
 
@@ -335,7 +374,8 @@ test_names (void) {
   g_assert_cmpstr (device_request_name (DOMYBS_REQ_RELEASE), ==, "RELEASE");
   g_assert_cmpstr (device_request_name (DOMYBS_REQ_STATS), ==, "STATS");
   g_assert_cmpstr (device_request_name (DOMYBS_REQ_BYE), ==, "BYE");
-  g_assert_cmpstr (device_request_name ((enum domybs_request_type)6), ==, "unknown");
+  g_assert_cmpstr (device_request_name (DOMYBS_REQ_RESERVE), ==, "RESERVE");
+  g_assert_cmpstr (device_request_name ((enum domybs_request_type)7), ==, "unknown");
   g_assert_cmpstr (device_request_name ((enum domybs_request_type)65535), ==, "unknown");
   g_assert_cmpstr (device_status_name (DOMYBS_OK), ==, "OK");
   g_assert_cmpstr (device_status_name (DOMYBS_STALE), ==, "STALE");
@@ -358,6 +398,7 @@ main (int argc, char **argv) {
   g_test_add_func ("/device-request/grant/hint and flags and blocks and area are in range", test_grant);
   g_test_add_func ("/device-request/release/every run lies in the window", test_release);
   g_test_add_func ("/device-request/stats/come out as they went in", test_stats);
+  g_test_add_func ("/device-request/reserve/tier and flags and blocks are in range", test_reserve);
   g_test_add_func ("/device-request/response/has its layout", test_response_layout);
   g_test_add_func ("/device-request/names are those of the header", test_names);
   return g_test_run ();

@@ -237,6 +237,12 @@ check_load (struct guest *guest) {
   if (testing_once_in (guest->rand, 10)) { /* life goes on with it */
     memory_device_clear (&guest->shadow.device);
     guest->shadow.device = loaded;
+    /* what is not saved: the next one finds out */
+    for (unsigned i = 0; i < DEVICE_FAR_TIERS; i++) {
+      g_assert_cmpint (loaded.levels[i].known, ==, loaded.session == 0);
+      guest->shadow.device.levels[i] = (struct device_level){ true, guest->shadow.levels[i] };
+    }
+    guest->shadow.far_offer_wanted = loaded.far_offer_wanted;
     return;
   }
   memory_device_clear (&loaded);

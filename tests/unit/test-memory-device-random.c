@@ -91,6 +91,12 @@ some_request (struct driver *d) {
   case 1:
     request = request_bye (session, id);
     break;
+  case 4:
+  case 5:
+  case 6:
+    request = request_reserve (session, id, testing_once_in (d->rand, 8) ? (uint32_t)below (d, 6) : 2 + (uint32_t)below (d, 2),
+                               testing_once_in (d->rand, 12), testing_once_in (d->rand, 4) ? testing_edgy (d->rand) : below (d, 500));
+    break;
   case 2:
   case 3:
     request = request_stat (session, id, (uint32_t)below (d, 40), testing_edgy (d->rand));
@@ -111,7 +117,7 @@ step (struct driver *d, unsigned number) {
   const struct request_bytes request = some_request (d);
   const size_t head = sizeof (struct domybs_response);
   const size_t cap = testing_once_in (d->rand, 5) ? head + below (d, 100) : DOMYBS_RESPONSE_BYTES_MAX;
-  const struct shadow_host host = {
+  struct shadow_host host = {
     .busy = testing_once_in (d->rand, 12),
     .drop = testing_once_in (d->rand, 15),
     .outcome = testing_once_in (d->rand, 6) ? (enum device_outcome)below (d, 4) : DEVICE_DONE,
@@ -120,6 +126,8 @@ step (struct driver *d, unsigned number) {
   };
   int status;
 
+  if (request.bytes[0] == DOMYBS_REQ_RESERVE && testing_once_in (d->rand, 4))
+    host.outcome = DEVICE_NO_TIER; /* of nothing else */
   testing_trace ("step %u: type %u, %zu bytes, room %zu, drop %d, outcome %d, room for %" G_GUINT64_FORMAT " blocks", number,
                  request.bytes[0], request.n, cap, host.drop, host.outcome, host.blocks);
   d->sent[d->n_sent++ % G_N_ELEMENTS (d->sent)] = request;

@@ -407,6 +407,90 @@ test_limit_follows_sections (void) {
   memory_device_clear (&f.device);
 }
 
+/* ---- far memory ---- */
+
+static int
+reserve (struct fixture *f, unsigned tier, uint64_t level, enum device_outcome outcome, uint64_t ready) {
+  plan (f, request_reserve (SESSION, ++f->id, tier, 0, level));
+  g_assert_cmpint (f->plan.step, ==, DEVICE_STEP_RESERVE);
+  finish (f, outcome, ready);
+  return status (f);
+}
+
+static void
+test_reserve (struct fixture *f, gconstpointer unused) {
+  hello (f);
+  g_assert_cmpint (reserve (f, DOMYBS_HINT_SHARED, 32, DEVICE_DONE, 7), ==, DOMYBS_OK);
+  g_assert_cmpuint (le64toh (answer (f).blocks), ==, 7);
+  g_assert_cmpuint (le32toh (answer (f).count), ==, 0);
+  g_assert_cmpuint (f->device.levels[0].blocks, ==, 32);
+  g_assert_cmpuint (f->device.levels[1].blocks, ==, 0);
+  g_assert_cmpint (reserve (f, DOMYBS_HINT_REMOTE, 5, DEVICE_DONE, 900), ==, DOMYBS_OK);
+  g_assert_cmpuint (le64toh (answer (f).blocks), ==, 5); /* no more than was asked for */
+  g_assert_cmpuint (f->device.levels[0].blocks, ==, 32);
+  g_assert_cmpuint (f->device.levels[1].blocks, ==, 5);
+  g_assert_false (f->device.far_offer_wanted);
+  g_assert_cmpuint (f->device.regions.granted, ==, 0);
+  /* it is a level, not a sum; and 0 ends it */
+  g_assert_cmpint (reserve (f, DOMYBS_HINT_SHARED, 8, DEVICE_DONE, 8), ==, DOMYBS_OK);
+  g_assert_cmpuint (f->device.levels[0].blocks, ==, 8);
+  g_assert_cmpint (reserve (f, DOMYBS_HINT_SHARED, 0, DEVICE_DONE, 8), ==, DOMYBS_OK);
+  g_assert_cmpuint (le64toh (answer (f).blocks), ==, 0);
+}
+
+static void
+test_reserve_refused (struct fixture *f, gconstpointer unused) {
+  hello (f);
+  g_assert_cmpint (reserve (f, DOMYBS_HINT_SHARED, 32, DEVICE_NO_TIER, 0), ==, DOMYBS_NO_TIER);
+  g_assert_false (f->device.far_offer_wanted); /* there will be none */
+  g_assert_cmpint (reserve (f, DOMYBS_HINT_SHARED, 32, DEVICE_FAILED, 0), ==, DOMYBS_FAILED);
+  g_assert_cmpuint (f->device.levels[0].blocks, ==, 0);
+  g_assert_cmpint (reserve (f, DOMYBS_HINT_SHARED, 32, DEVICE_RETRY, 0), ==, DOMYBS_BUSY);
+  g_assert_cmpuint (f->device.levels[0].blocks, ==, 0);
+  g_assert_true (f->device.far_offer_wanted);
+  f->device.far_offer_wanted = false;
+  g_assert_cmpint (reserve (f, DOMYBS_HINT_SHARED, 32, DEVICE_NO_HOST_CAPACITY, 9), ==, DOMYBS_NO_HOST_CAPACITY);
+  g_assert_cmpuint (le64toh (answer (f).blocks), ==, 9);
+  g_assert_cmpuint (f->device.levels[0].blocks, ==, 32); /* more may come: the guest wants it still */
+  g_assert_true (f->device.far_offer_wanted);
+  g_assert_false (f->device.offer_wanted);
+}
+
+/* A level is what one session of a guest wants. */
+static void
+test_reserve_ends (struct fixture *f, gconstpointer unused) {
+  for (unsigned way = 0; way < 3; way++) {
+    hello (f);
+    g_assert_cmpint (reserve (f, DOMYBS_HINT_SHARED, 32, DEVICE_DONE, 32), ==, DOMYBS_OK);
+    g_assert_cmpint (reserve (f, DOMYBS_HINT_REMOTE, 16, DEVICE_RETRY, 0), ==, DOMYBS_BUSY);
+    if (way == 0)
+      memory_device_reset (&f->device);
+    else if (way == 1)
+      g_assert_cmpint (send (f, request_bye (SESSION, ++f->id)), ==, DOMYBS_OK);
+    else
+      g_assert_cmpint (send (f, request_hello (77, SECTION)), ==, DOMYBS_OK);
+    g_assert_true (f->device.levels[0].known);
+    g_assert_cmpuint (f->device.levels[0].blocks, ==, 0);
+    g_assert_false (f->device.far_offer_wanted);
+    memory_device_reset (&f->device);
+  }
+}
+
+/* The same request again is the same answer, whatever there is by now. */
+static void
+test_reserve_repetition (struct fixture *f, gconstpointer unused) {
+  struct request_bytes first;
+
+  hello (f);
+  g_assert_cmpint (reserve (f, DOMYBS_HINT_SHARED, 32, DEVICE_DONE, 7), ==, DOMYBS_OK);
+  first = request_reserve (SESSION, f->id, DOMYBS_HINT_SHARED, 0, 32);
+  g_assert_cmpint (reserve (f, DOMYBS_HINT_SHARED, 4, DEVICE_DONE, 4), ==, DOMYBS_OK);
+  plan (f, first);
+  g_assert_cmpint (f->plan.step, ==, DEVICE_STEP_ANSWER);
+  g_assert_cmpuint (le64toh (answer (f).blocks), ==, 7);
+  g_assert_cmpuint (f->device.levels[0].blocks, ==, 4);
+}
+
 int
 main (int argc, char **argv) {
   testing_init (&argc, &argv);
@@ -433,6 +517,10 @@ main (int argc, char **argv) {
   ADD ("config/a new target is a new generation", test_target);
   ADD ("busy/every good request is put off and uses its id up", test_busy);
   ADD ("busy/repetitions are answered and bad requests refused", test_busy_knows_repetitions);
+  ADD ("far/a level is what the guest wants to have ready", test_reserve);
+  ADD ("far/what the host says of a level", test_reserve_refused);
+  ADD ("far/levels end with the session", test_reserve_ends);
+  ADD ("far/a repeated reserve gets its answer again", test_reserve_repetition);
   g_test_add_func ("/memory-device/config/the limit follows the size of the guest's sections", test_limit_follows_sections);
   return g_test_run ();
 }
