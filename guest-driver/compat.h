@@ -74,6 +74,33 @@ domybs_vma_set_flags (struct vm_area_struct *vma, unsigned long flags) {
 #endif
 }
 
+/* A block device that is ours alone; close() takes the same holder. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
+typedef struct file domybs_bdev_handle;
+#define domybs_bdev_open(devt, holder) bdev_file_open_by_dev (devt, BLK_OPEN_READ | BLK_OPEN_WRITE, holder, NULL)
+#define domybs_bdev_close(handle, holder) bdev_fput (handle)
+#define domybs_bdev_of(handle) file_bdev (handle)
+#define domybs_bdev_mapping(handle) ((handle)->f_mapping)
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
+typedef struct bdev_handle domybs_bdev_handle;
+#define domybs_bdev_open(devt, holder) bdev_open_by_dev (devt, BLK_OPEN_READ | BLK_OPEN_WRITE, holder, NULL)
+#define domybs_bdev_close(handle, holder) bdev_release (handle)
+#define domybs_bdev_of(handle) ((handle)->bdev)
+#define domybs_bdev_mapping(handle) ((handle)->bdev->bd_inode->i_mapping)
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+typedef struct block_device domybs_bdev_handle;
+#define domybs_bdev_open(devt, holder) blkdev_get_by_dev (devt, BLK_OPEN_READ | BLK_OPEN_WRITE, holder, NULL)
+#define domybs_bdev_close(handle, holder) blkdev_put (handle, holder)
+#define domybs_bdev_of(handle) (handle)
+#define domybs_bdev_mapping(handle) ((handle)->bd_inode->i_mapping)
+#else
+typedef struct block_device domybs_bdev_handle;
+#define domybs_bdev_open(devt, holder) blkdev_get_by_dev (devt, FMODE_READ | FMODE_WRITE | FMODE_EXCL, holder)
+#define domybs_bdev_close(handle, holder) blkdev_put (handle, FMODE_READ | FMODE_WRITE | FMODE_EXCL)
+#define domybs_bdev_of(handle) (handle)
+#define domybs_bdev_mapping(handle) ((handle)->bd_inode->i_mapping)
+#endif
+
 static inline void
 domybs_put_memory_type (struct memory_dev_type *type) {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)

@@ -11,8 +11,11 @@
  * - room: the kernel's own zones: are they short, and what was set aside for that
  * - policy: how many blocks do we want? Numbers in, decision out
  * - worker: the one thread that carries decisions out
+ * - standby: far memory that the host has ready for us
  * - pressure: OOM notifier and shrinker, which tell the worker: now
  * - chardev: /dev/domybs
+ * - ranges: blocks of far disks, for /dev/domybs
+ * - disks: those far disks
  * - sysfs: knobs and figures
  *
  * Locks, outermost first:
@@ -44,6 +47,7 @@
 #include <linux/workqueue.h>
 
 #include "domybs-abi.h"
+#include "domybs-standby.h"
 #include "domybs-uapi.h"
 
 #define DOMYBS_DRIVER_VERSION "0.1"
@@ -54,6 +58,7 @@
 #define DOMYBS_EVENT_BUFFERS 8
 #define DOMYBS_SECTION_NONE (~0u)
 #define DOMYBS_OOM_PLENTY 16ul /* blocks available: it is not for want of those that a process is to be killed */
+#define DOMYBS_STANDBY_TIERS 2 /* shared, remote */
 #define DOMYBS_ROOM_MAX 32     /* blocks that can be set aside for the kernel's own needs */
 
 enum domybs_section_state {
@@ -250,6 +255,10 @@ struct domybs {
   u64 stats_granted;              /* worker: granted blocks when STATS were sent last … */
   enum domybs_reason stats_why;   /* … and why there were that many */
   unsigned long config_read;      /* worker, jiffies: when config space was read last */
+  struct domybs_standby standby[DOMYBS_STANDBY_TIERS]; /* worker writes under lock */
+  unsigned long standby_at[DOMYBS_STANDBY_TIERS];      /* worker, jiffies: when it was answered last */
+  unsigned long standby_pressed_at;                    /* worker, jiffies */
+  bool standby_raised, standby_offered;                /* worker */
   u64 step;                       /* worker */
   unsigned long *scan;            /* worker: bitmap of section_blocks */
   struct timer_list offline_timer;
@@ -272,6 +281,7 @@ struct domybs {
   struct list_head ops; /* lock */
   struct domybs_op *op; /* worker: the one that it is at; blocks that become USER are noted in it */
   u64 user_reserved;    /* lock: blocks that files have or have asked for, against the global cap */
+  u64 user_far;         /* lock: the same of far disks */
 };
 
 #define DOMYBS_KICK_WAKE 0   /* look at the numbers now */
@@ -331,6 +341,9 @@ int domybs_grant (struct domybs *d, u32 hint, u32 flags, u64 blocks, u64 area_st
                   u64 *ret_blocks);
 int domybs_release (struct domybs *d, const struct domybs_extent *runs, u32 count); /* ≤ RUNS_MAX */
 int domybs_stats_send (struct domybs *d);
+/* The level of a tier of far memory, and how much of it there is (0, and -ENOMEM: there is no more to be had). -ENOSYS: the device is
+ * older than that. */
+int domybs_far_reserve (struct domybs *d, u32 tier, u64 blocks, u64 *ret_ready);
 int domybs_bye (struct domybs *d);
 
 /* ---- sections ---- */
@@ -416,6 +429,11 @@ u64 domybs_to_spare_blocks (void); /* by how much available memory is above the 
 u64 domybs_high_blocks (const struct domybs *d);
 extern unsigned int domybs_poll_ms, domybs_hysteresis_ms, domybs_batch_blocks, domybs_reserve_blocks, domybs_spares;
 
+/* ---- standby: worker, but for show ---- */
+void domybs_standby_run (struct domybs *d, const struct domybs_view *v); /* at each turn, with a session */
+void domybs_standby_reset (struct domybs *d);                            /* another session: nothing was asked yet */
+ssize_t domybs_standby_show (struct domybs *d, char *buf);
+
 /* ---- pressure ---- */
 int domybs_pressure_init (struct domybs *d);
 void domybs_pressure_exit (struct domybs *d);
@@ -425,6 +443,21 @@ int domybs_chardev_init (struct domybs *d);
 void domybs_chardev_exit (struct domybs *d);
 void domybs_op_put (struct kref *ref);
 bool domybs_ops_run (struct domybs *d);
+
+/* ---- ranges: of the whole module, whichever device's /dev/domybs is asked ---- */
+#define DOMYBS_FAR_TIERS 2 /* shared, remote */
+struct domybs_range;
+int domybs_ranges_init (void);
+void domybs_ranges_exit (void);
+void domybs_disks_bus_set (const struct bus_type *bus); /* the one that virtio's devices are on */
+/* Takes blocks of the tier's disk; waits for that disk, until the caller is killed. freed is called once, with owner, when nobody has
+ * the range any more: put and all mappings gone. Any context that may sleep. -EOPNOTSUPP: no such disk · -ENOSPC: no run of so
+ * many blocks is free · -EBUSY: somebody else uses the disk · -EINTR, -ENOMEM, or what the disk says. freed isn't called then. */
+int domybs_range_new (u32 hint, u32 blocks, void (*freed) (void *owner, u32 blocks), void *owner, struct domybs_range **ret);
+void domybs_range_put (struct domybs_range *range);
+int domybs_range_mmap (struct domybs_range *range, struct vm_area_struct *vma, u64 inside); /* inside: bytes from its start */
+void domybs_ranges_sizes (u64 ret_blocks[DOMYBS_FAR_TIERS]); /* of the disks; 0: none. Asks them */
+void domybs_ranges_used (u64 ret_blocks[DOMYBS_FAR_TIERS]);
 extern const struct attribute_group *domybs_groups[];
 
 #endif

@@ -8,6 +8,8 @@
  *
  * An allocation belongs to an open file and is referenced by its handle and by each mapping; mappings keep the file open. So
  * nothing outlives the processes that use it.
+ *
+ * Blocks of far disks are another thing: ranges of a disk, whose pages come and go. See virtio_domybs_ranges.c.
  */
 #include <linux/capability.h>
 #include <linux/fs.h>
@@ -26,6 +28,12 @@ MODULE_PARM_DESC (user_max_blocks, "blocks that all users of /dev/domybs togethe
 module_param_named (user_max_open_blocks, domybs_user_max_open_blocks, uint, 0644);
 MODULE_PARM_DESC (user_max_open_blocks, "blocks that one open file of /dev/domybs may have");
 
+static unsigned int domybs_user_max_far_blocks, domybs_user_max_open_far_blocks;
+module_param_named (user_max_far_blocks, domybs_user_max_far_blocks, uint, 0644);
+MODULE_PARM_DESC (user_max_far_blocks, "blocks of far disks that all users of /dev/domybs together may have; 0: what there is");
+module_param_named (user_max_open_far_blocks, domybs_user_max_open_far_blocks, uint, 0644);
+MODULE_PARM_DESC (user_max_open_far_blocks, "blocks of far disks that one open file of /dev/domybs may have; 0: what there is");
+
 /* An allocation's offset for mmap is its handle times this: room for any window, and handles up to 2^20 stay positive. */
 #define DOMYBS_OFFSET_SHIFT 42
 #define DOMYBS_HANDLES_MAX (1 << 20)
@@ -34,14 +42,17 @@ static DEFINE_IDA (domybs_misc_ida);
 
 struct domybs_file {
   struct domybs *d;
+  struct kref ref; /* the open file, and each range of it: those outlive it while they are mapped */
   struct mutex lock;
   struct idr handles; /* lock */
   u64 blocks;         /* d->lock: owned or asked for */
+  u64 far_blocks;     /* d->lock: the same of far disks */
 };
 
 struct domybs_alloc {
-  struct kref ref; /* the handle and each mapping */
+  struct kref ref; /* the handle and each mapping; of a range the handle alone */
   struct domybs_file *file;
+  struct domybs_range *range; /* NULL: blocks of the window, these: */
   u32 blocks;
   u32 *block;
 };
@@ -70,19 +81,6 @@ domybs_user_free (struct domybs *d, const u32 *block, u32 count) {
   }
   if (count)
     domybs_kick (d, DOMYBS_KICK_WAKE);
-}
-
-static int
-domybs_op_far (struct domybs *d, struct domybs_op *op) {
-  u32 runs;
-  u64 blocks;
-  int rc = domybs_grant (d, op->hint, DOMYBS_GRANT_F_ALL, op->blocks, 0, 0, &runs, &blocks);
-
-  if (rc)
-    return rc;
-  /* This driver has no use for far blocks that the host reserves ahead: it gives them back and says so. */
-  domybs_release (d, d->runs, runs);
-  return -EOPNOTSUPP;
 }
 
 static int
@@ -143,8 +141,6 @@ domybs_ops_run (struct domybs *d) {
 
   if (READ_ONCE (d->broken) || READ_ONCE (d->draining) || !d->session)
     op->result = -ENODEV;
-  else if (op->hint == DOMYBS_HINT_SHARED || op->hint == DOMYBS_HINT_REMOTE)
-    op->result = domybs_op_far (d, op);
   else
     op->result = domybs_op_local (d, op);
   if (op->result == -EIO)
@@ -197,10 +193,23 @@ domybs_op_submit (struct domybs *d, struct domybs_op *op) {
 /* ---- allocations ---- */
 
 static void
+domybs_file_release (struct kref *ref) {
+  struct domybs_file *file = container_of (ref, struct domybs_file, ref);
+
+  domybs_put (file->d);
+  kfree (file);
+}
+
+static void
 domybs_alloc_release (struct kref *ref) {
   struct domybs_alloc *alloc = container_of (ref, struct domybs_alloc, ref);
   struct domybs *d = alloc->file->d;
 
+  if (alloc->range) {
+    domybs_range_put (alloc->range);
+    kfree (alloc);
+    return;
+  }
   domybs_user_free (d, alloc->block, alloc->blocks);
   spin_lock_irq (&d->lock);
   alloc->file->blocks -= alloc->blocks;
@@ -237,6 +246,60 @@ domybs_uncharge (struct domybs_file *file, u64 blocks) {
   file->blocks -= blocks;
   file->d->user_reserved -= blocks;
   spin_unlock_irq (&file->d->lock);
+}
+
+static bool
+domybs_charge_far (struct domybs_file *file, u64 blocks) {
+  struct domybs *d = file->d;
+  u64 file_max = READ_ONCE (domybs_user_max_open_far_blocks) ?: U32_MAX,
+      all_max = READ_ONCE (domybs_user_max_far_blocks) ?: U32_MAX;
+  bool good;
+
+  spin_lock_irq (&d->lock);
+  good = blocks <= file_max && file->far_blocks <= file_max - blocks && blocks <= all_max && d->user_far <= all_max - blocks;
+  if (good) {
+    file->far_blocks += blocks;
+    d->user_far += blocks;
+  }
+  spin_unlock_irq (&d->lock);
+  return good;
+}
+
+static void
+domybs_uncharge_far (struct domybs_file *file, u64 blocks) {
+  spin_lock_irq (&file->d->lock);
+  file->far_blocks -= blocks;
+  file->d->user_far -= blocks;
+  spin_unlock_irq (&file->d->lock);
+}
+
+static void
+domybs_range_freed (void *owner, u32 blocks) {
+  struct domybs_file *file = owner;
+
+  domybs_uncharge_far (file, blocks);
+  kref_put (&file->ref, domybs_file_release);
+}
+
+static int
+domybs_alloc_far (struct domybs_file *file, u32 hint, u32 blocks, struct domybs_alloc **ret) {
+  struct domybs_alloc *alloc = kzalloc (sizeof *alloc, GFP_KERNEL_ACCOUNT);
+  int rc;
+
+  if (!alloc)
+    return -ENOMEM;
+  kref_get (&file->ref);
+  rc = domybs_range_new (hint, blocks, domybs_range_freed, file, &alloc->range);
+  if (rc) {
+    kref_put (&file->ref, domybs_file_release);
+    kfree (alloc);
+    return rc;
+  }
+  kref_init (&alloc->ref);
+  alloc->file = file;
+  alloc->blocks = blocks;
+  *ret = alloc;
+  return 0;
 }
 
 static int
@@ -279,16 +342,24 @@ domybs_ioctl_alloc (struct domybs_file *file, struct domybs_ioc_alloc __user *ar
   struct domybs_ioc_alloc in;
   struct domybs_alloc *alloc;
   int rc, handle;
+  bool far;
 
   if (copy_from_user (&in, arg, sizeof in))
     return -EFAULT;
   if (!in.blocks || in.hint > DOMYBS_HINT_REMOTE || in.flags || in.handle || in.offset || in.reserved[0] || in.reserved[1])
     return -EINVAL;
-  if (!domybs_charge (file, in.blocks))
+  far = in.hint == DOMYBS_HINT_SHARED || in.hint == DOMYBS_HINT_REMOTE;
+  if (far ? !domybs_charge_far (file, in.blocks) : !domybs_charge (file, in.blocks))
     return -EDQUOT;
-  rc = domybs_alloc_new (file, in.hint, (u32)in.blocks, &alloc);
+  if (far)
+    rc = domybs_alloc_far (file, in.hint, (u32)in.blocks, &alloc);
+  else
+    rc = domybs_alloc_new (file, in.hint, (u32)in.blocks, &alloc);
   if (rc) {
-    domybs_uncharge (file, in.blocks);
+    if (far)
+      domybs_uncharge_far (file, in.blocks);
+    else
+      domybs_uncharge (file, in.blocks);
     return rc;
   }
   mutex_lock (&file->lock);
@@ -367,6 +438,20 @@ domybs_ioctl_stats (struct domybs_file *file, struct domybs_ioc_stats __user *ar
 }
 
 static long
+domybs_ioctl_far (struct domybs_file *file, struct domybs_ioc_far __user *arg) {
+  struct domybs_ioc_far out = {};
+
+  domybs_ranges_sizes (out.disk_blocks);
+  domybs_ranges_used (out.used_blocks);
+  spin_lock_irq (&file->d->lock);
+  out.file_blocks = file->far_blocks;
+  spin_unlock_irq (&file->d->lock);
+  out.file_max_blocks = READ_ONCE (domybs_user_max_open_far_blocks);
+  out.user_max_blocks = READ_ONCE (domybs_user_max_far_blocks);
+  return copy_to_user (arg, &out, sizeof out) ? -EFAULT : 0;
+}
+
+static long
 domybs_ioctl (struct file *filp, unsigned int cmd, unsigned long arg) {
   struct domybs_file *file = filp->private_data;
   void __user *user = (void __user *)arg;
@@ -382,6 +467,8 @@ domybs_ioctl (struct file *filp, unsigned int cmd, unsigned long arg) {
     return domybs_ioctl_free (file, user);
   case DOMYBS_IOC_STATS:
     return domybs_ioctl_stats (file, user);
+  case DOMYBS_IOC_FAR:
+    return domybs_ioctl_far (file, user);
   default:
     return -ENOTTY;
   }
@@ -426,6 +513,7 @@ domybs_mmap (struct file *filp, struct vm_area_struct *vma) {
   u64 offset = (u64)vma->vm_pgoff << PAGE_SHIFT, inside = offset & ((1ull << DOMYBS_OFFSET_SHIFT) - 1);
   u64 handle = offset >> DOMYBS_OFFSET_SHIFT, bytes = vma->vm_end - vma->vm_start;
   struct domybs_alloc *alloc;
+  int rc;
 
   if (!(vma->vm_flags & VM_SHARED))
     return -EINVAL;
@@ -436,6 +524,11 @@ domybs_mmap (struct file *filp, struct vm_area_struct *vma) {
   mutex_unlock (&file->lock);
   if (!alloc)
     return -ENOENT;
+  if (alloc->range) {
+    rc = domybs_range_mmap (alloc->range, vma, inside);
+    domybs_alloc_put (alloc);
+    return rc;
+  }
   if (inside + bytes > (u64)alloc->blocks << DOMYBS_BLOCK_SHIFT) {
     domybs_alloc_put (alloc);
     return -EINVAL;
@@ -456,6 +549,7 @@ domybs_open (struct inode *inode, struct file *filp) {
   if (!file)
     return -ENOMEM;
   kref_get (&d->ref);
+  kref_init (&file->ref);
   file->d = d;
   mutex_init (&file->lock);
   idr_init (&file->handles);
@@ -473,8 +567,7 @@ domybs_close (struct inode *inode, struct file *filp) {
     domybs_alloc_put (alloc);
   }
   idr_destroy (&file->handles);
-  domybs_put (file->d);
-  kfree (file);
+  kref_put (&file->ref, domybs_file_release);
   return 0;
 }
 
@@ -491,6 +584,7 @@ int
 domybs_chardev_init (struct domybs *d) {
   int rc;
 
+  domybs_disks_bus_set (d->dev->bus);
   d->misc_index = ida_alloc (&domybs_misc_ida, GFP_KERNEL);
   if (d->misc_index < 0)
     return d->misc_index;

@@ -495,16 +495,24 @@ domybs_init (void) {
 
   if (rc)
     return rc;
+  rc = domybs_ranges_init ();
+  if (rc) {
+    domybs_hotplug_module_exit ();
+    return rc;
+  }
   domybs_ids[0].device = domybs_virtio_id;
   rc = register_virtio_driver (&domybs_driver);
-  if (rc)
+  if (rc) {
+    domybs_ranges_exit ();
     domybs_hotplug_module_exit ();
+  }
   return rc;
 }
 
 static void __exit
 domybs_exit (void) {
   unregister_virtio_driver (&domybs_driver);
+  domybs_ranges_exit ();
   domybs_hotplug_module_exit (); /* waits for the burials */
 }
 

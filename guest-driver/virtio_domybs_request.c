@@ -26,7 +26,7 @@
 
 static const char *const domybs_request_names[] = {
   [DOMYBS_REQ_HELLO] = "HELLO", [DOMYBS_REQ_GRANT] = "GRANT", [DOMYBS_REQ_RELEASE] = "RELEASE",
-  [DOMYBS_REQ_STATS] = "STATS", [DOMYBS_REQ_BYE] = "BYE",
+  [DOMYBS_REQ_STATS] = "STATS", [DOMYBS_REQ_BYE] = "BYE",     [DOMYBS_REQ_RESERVE] = "RESERVE",
 };
 
 struct domybs_answer {
@@ -369,6 +369,38 @@ domybs_stats_send (struct domybs *d) {
   if (rc)
     return rc;
   return answer.status == DOMYBS_OK ? 0 : domybs_refusal (d, DOMYBS_REQ_STATS, &answer);
+}
+
+int
+domybs_far_reserve (struct domybs *d, u32 tier, u64 blocks, u64 *ret_ready) {
+  struct domybs_reserve *reserve = d->request_page + sizeof (struct domybs_request);
+  struct domybs_answer answer;
+  int rc;
+
+  reserve->tier = cpu_to_le32 (tier);
+  reserve->flags = 0;
+  reserve->blocks = cpu_to_le64 (blocks);
+  rc = domybs_ask (d, DOMYBS_REQ_RESERVE, 1, sizeof *reserve, &answer);
+  if (rc)
+    return rc;
+  switch (answer.status) {
+  case DOMYBS_OK:
+  case DOMYBS_NO_HOST_CAPACITY:
+    if (answer.blocks > blocks) {
+      domybs_break (d, "reserved %llu blocks, was answered %llu", blocks, answer.blocks);
+      return -EIO;
+    }
+    *ret_ready = answer.blocks;
+    return answer.status == DOMYBS_OK ? 0 : -ENOMEM;
+  case DOMYBS_BUSY:
+  case DOMYBS_FAILED:
+    return -EAGAIN;
+  case DOMYBS_BAD_REQUEST:
+    d->next_id--; /* what is refused so has not used it up */
+    return -ENOSYS;
+  default:
+    return domybs_refusal (d, DOMYBS_REQ_RESERVE, &answer);
+  }
 }
 
 int

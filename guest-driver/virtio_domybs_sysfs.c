@@ -180,6 +180,12 @@ reclaim_show (struct device *dev, struct device_attribute *attr, char *buf) {
 static DEVICE_ATTR_RO (reclaim);
 
 static ssize_t
+standby_show (struct device *dev, struct device_attribute *attr, char *buf) {
+  return domybs_standby_show (domybs_of (dev), buf);
+}
+static DEVICE_ATTR_RO (standby);
+
+static ssize_t
 counters_show (struct device *dev, struct device_attribute *attr, char *buf) {
   const struct domybs_counters *c = &domybs_of (dev)->counters;
   const struct {
@@ -228,7 +234,8 @@ static struct attribute *domybs_attrs[] = {
   &dev_attr_max_blocks.attr,     &dev_attr_window_blocks.attr, &dev_attr_section_blocks.attr,
   &dev_attr_sections.attr,       &dev_attr_spare.attr,         &dev_attr_node.attr,
   &dev_attr_session.attr,        &dev_attr_state.attr,         &dev_attr_reclaim.attr,
-  &dev_attr_counters.attr,       &dev_attr_broken.attr,        NULL,
+  &dev_attr_counters.attr,       &dev_attr_broken.attr,        &dev_attr_standby.attr,
+  NULL,
 };
 
 static const struct attribute_group domybs_group = {

@@ -454,6 +454,7 @@ domybs_kicks_take (struct domybs *d) {
   if (test_and_clear_bit (DOMYBS_KICK_OFFER, &d->kicks)) {
     d->ask_after = 0;
     d->ask_backoff_ms = 0;
+    d->standby_offered = true;
   }
 }
 
@@ -469,6 +470,7 @@ domybs_hello_done (struct domybs *d) {
   if (rc)
     return false;
   domybs_demotion_allow (d);
+  domybs_standby_reset (d);
   dev_info (d->dev, "session %llu: window of %llu blocks, sections of %u blocks, up to %llu blocks, node %d\n", d->session,
             d->window_blocks, d->section_blocks, d->config.max_blocks, d->node);
   return true;
@@ -566,6 +568,7 @@ domybs_worker (void *data) {
       domybs_ops_run (d);
       domybs_upkeep (d, &view);
       domybs_report (d);
+      domybs_standby_run (d, &view);
     } else {
       domybs_ops_run (d);
     }

@@ -2,7 +2,7 @@
 /*
  * domybs-guest: /dev/domybs from the command line, and an example of libdomybs.
  *
- *     domybs-guest info | stats
+ *     domybs-guest info | stats | far
  *     domybs-guest hold SIZE [any|local|shared|remote]
  *
  * hold allocates SIZE (a number of bytes, or with K, M, G), fills it with a pattern, says "holding", waits until its standard
@@ -19,7 +19,7 @@
 
 static int
 usage (void) {
-  fprintf (stderr, "usage: domybs-guest info | stats | hold SIZE [any|local|shared|remote]\n");
+  fprintf (stderr, "usage: domybs-guest info | stats | far | hold SIZE [any|local|shared|remote]\n");
   return 2;
 }
 
@@ -126,6 +126,19 @@ print_stats (struct domybs_client *client) {
   return 0;
 }
 
+static int
+print_far (struct domybs_client *client) {
+  struct domybs_client_far far;
+  int error = domybs_client_far (client, &far);
+
+  if (error)
+    return refused ("far", error);
+  printf ("shared-blocks %" PRIu64 "\nshared-used %" PRIu64 "\nremote-blocks %" PRIu64 "\nremote-used %" PRIu64 "\n"
+          "client-max-blocks %" PRIu64 "\nuser-max-blocks %" PRIu64 "\n",
+          far.shared_blocks, far.shared_used, far.remote_blocks, far.remote_used, far.client_max_blocks, far.user_max_blocks);
+  return 0;
+}
+
 int
 main (int argc, char **argv) {
   struct domybs_client *client;
@@ -138,7 +151,7 @@ main (int argc, char **argv) {
   if (strcmp (argv[1], "hold") == 0) {
     if (argc < 3 || argc > 4 || parse_size (argv[2], &bytes) < 0 || (argc == 4 && parse_hint (argv[3], &hint) < 0))
       return usage ();
-  } else if (argc != 2 || (strcmp (argv[1], "info") != 0 && strcmp (argv[1], "stats") != 0)) {
+  } else if (argc != 2 || (strcmp (argv[1], "info") != 0 && strcmp (argv[1], "stats") != 0 && strcmp (argv[1], "far") != 0)) {
     return usage ();
   }
   error = domybs_client_open (NULL, &client);
@@ -146,6 +159,8 @@ main (int argc, char **argv) {
     return refused (DOMYBS_CLIENT_DEVICE, error);
   if (argv[1][0] == 'h')
     status = hold (client, bytes, hint);
+  else if (argv[1][0] == 'f')
+    status = print_far (client);
   else
     status = argv[1][0] == 'i' ? print_info (client) : print_stats (client);
   domybs_client_close (client);

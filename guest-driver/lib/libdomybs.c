@@ -97,6 +97,25 @@ domybs_client_stats (struct domybs_client *client, struct domybs_client_stats *r
 }
 
 int
+domybs_client_far (struct domybs_client *client, struct domybs_client_far *ret_far) {
+  struct domybs_ioc_far far = { 0 };
+  int error = client_ioctl (client, DOMYBS_IOC_FAR, &far);
+
+  if (error)
+    return error;
+  *ret_far = (struct domybs_client_far){
+    .shared_blocks = far.disk_blocks[0],
+    .remote_blocks = far.disk_blocks[1],
+    .shared_used = far.used_blocks[0],
+    .remote_used = far.used_blocks[1],
+    .own = far.file_blocks,
+    .client_max_blocks = far.file_max_blocks,
+    .user_max_blocks = far.user_max_blocks,
+  };
+  return 0;
+}
+
+int
 domybs_client_allocate (struct domybs_client *client, size_t bytes, enum domybs_client_hint hint,
                         struct domybs_memory *ret_memory) {
   struct domybs_ioc_alloc alloc = { .hint = (unsigned)hint };
@@ -142,11 +161,15 @@ domybs_client_strerror (int error) {
   case EDQUOT:
     return "more than one program, or all of them, may have";
   case ENOSPC:
-    return "the VM has all the blocks that it may have";
+    return "the VM has all the blocks that it may have, or the far disk no so many free ones in a row";
   case ENOMEM:
     return "the host has no blocks to give now";
   case ENODEV:
     return "the memory device is gone or broken";
+  case EBUSY:
+    return "somebody else uses the far disk";
+  case EIO:
+    return "the far disk fails";
   case ENOENT:
     return "no such device or allocation (is virtio_domybs loaded?)";
   case EACCES:

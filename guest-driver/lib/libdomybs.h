@@ -15,7 +15,12 @@
  *
  * Every function that can fail returns 0 or a negative errno and then leaves its outputs alone. A client may be used by several
  * threads at once; one allocation must not be freed while another thread uses it. Everything is freed when the client is closed
- * and the process has unmapped what it mapped, so at the latest when it ends.
+ * and the process has unmapped what it mapped, so at the latest when it ends; a child that was forked in between has it as
+ * well, and keeps it.
+ *
+ * LOCAL memory is RAM that stays where it is. SHARED and REMOTE memory is a range of a far disk: there can be more of it than
+ * RAM, pages come when they are touched and go when memory is short. A page that the far disk has lost is SIGBUS, as with a
+ * file that is mapped.
  */
 #ifndef LIBDOMYBS_H
 #define LIBDOMYBS_H
@@ -30,7 +35,8 @@ extern "C" {
 #define DOMYBS_CLIENT_DEVICE "/dev/domybs"
 #define DOMYBS_CLIENT_BLOCK_BYTES ((size_t)2 << 20)
 
-/* Where the memory should come from. The driver answers -EOPNOTSUPP for a tier that the VM does not have. */
+/* Where the memory should come from. The driver answers -EOPNOTSUPP for a tier that the VM does not have: SHARED and REMOTE
+ * need a far disk for programs (domybsctl attach --far mem-shared=SIZE,mem-remote=SIZE). */
 enum domybs_client_hint {
   DOMYBS_CLIENT_ANY = 0,
   DOMYBS_CLIENT_LOCAL = 1,  /* the host's own RAM */
@@ -66,6 +72,13 @@ struct domybs_client_stats { /* blocks */
   uint64_t granted_ever, released_ever;
 };
 
+struct domybs_client_far {                     /* blocks */
+  uint64_t shared_blocks, remote_blocks;       /* what the far disks for programs have; 0: the VM has no such disk */
+  uint64_t shared_used, remote_used;           /* owned by clients */
+  uint64_t own;                                /* owned by this client, of both */
+  uint64_t client_max_blocks, user_max_blocks; /* what this client, and all, may have of both; 0: no limit but the disks */
+};
+
 /* device: NULL for DOMYBS_CLIENT_DEVICE. -ENOENT: the driver is not loaded or there is no device. */
 int domybs_client_open (const char *device, struct domybs_client **ret_client);
 /* NULL is fine. Allocations that were not freed stay usable until they are unmapped, which nobody can do by name any more. */
@@ -73,10 +86,12 @@ void domybs_client_close (struct domybs_client *client);
 
 int domybs_client_info (struct domybs_client *client, struct domybs_client_info *ret_info);
 int domybs_client_stats (struct domybs_client *client, struct domybs_client_stats *ret_stats);
+/* Asks the VM's disks which of them these are. -ENOTTY: a driver that is older than far disks for programs. */
+int domybs_client_far (struct domybs_client *client, struct domybs_client_far *ret_far);
 
 /* Allocates at least `bytes` (> 0), rounded up to blocks, all or nothing, and maps them for reading and writing. May wait while
- * the host is asked. -EDQUOT: over a cap · -ENOSPC: the VM has all it may have · -ENOMEM: none to be had now · -EOPNOTSUPP: no
- * such tier. */
+ * the host is asked. -EDQUOT: over a cap · -ENOSPC: the VM has all it may have, or the far disk no so many free blocks in a row
+ * · -ENOMEM: none to be had now · -EOPNOTSUPP: no such tier · -EBUSY: somebody else uses the far disk, as swap for example. */
 int domybs_client_allocate (struct domybs_client *client, size_t bytes, enum domybs_client_hint hint,
                             struct domybs_memory *ret_memory);
 /* Unmaps and frees. What some device I/O still uses is freed when that is done. */
