@@ -2,6 +2,7 @@
 #include "attach/config.h"
 #include "attach/far-wish.h"
 #include "attach/host-facts.h"
+#include "attach/live-far.h"
 #include "attach/live.h"
 #include "attach/scope.h"
 #include "host/launch.h"
@@ -121,6 +122,7 @@ typedef struct {
   char *xml;
   DomainMemory memory; /* to be plugged */
   gboolean possible, there;
+  gboolean plugs_far;
   char *why_not; /* what it takes a restart for; NULL: it does not */
 } Live;
 
@@ -137,18 +139,21 @@ refuse_live (const Vm *vm, GError **error, const char *why) {
   return FALSE;
 }
 
-/* Whether these far disks are there. */
+/* The far disks that were asked for. */
 static gboolean
-has_far (const char *xml, const DomainFar *far) {
-  g_auto (DomainFar) there = { 0 };
-  unsigned queues[DOMAIN_FAR_TIERS];
-
-  if (!domain_read_far (xml, &there, queues, NULL))
-    return domain_far_is_none (far);
-  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
-    if (there.bytes[tier] != far->bytes[tier])
-      return FALSE;
-  return there.compress == far->compress && g_strcmp0 (there.storage, far->storage) == 0;
+check_live_far (const Vm *vm, const Wish *wish, Live *live, GError **error) {
+  if (!far_wish_is_any (&wish->far_wish) || live_far_is (live->xml, &wish->far))
+    return TRUE;
+  if (domain_far_is_none (&wish->far)) {
+    g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED,
+                 "domain '%s': attach takes no far disks out of a running VM; 'domybsctl detach %s --far --live' does",
+                 vm->label, vm->word);
+    return FALSE;
+  }
+  live->plugs_far = live_far_check (vm, live->xml, &wish->far, error);
+  if (!live->plugs_far)
+    vm_prefix_error (vm, error);
+  return live->plugs_far;
 }
 
 /* Whether the wish can be plugged into the running VM as it is. FALSE with error. */
@@ -159,9 +164,9 @@ check_live (const Vm *vm, const Wish *wish, Live *live, GError **error) {
     vm_prefix_error (vm, error);
     return FALSE;
   }
-  if (far_wish_is_any (&wish->far_wish) && !has_far (live->xml, &wish->far))
-    return refuse_live (vm, error, "far disks can't be plugged into a running VM; attach with --config, then restart the VM");
-  if (!wish->have_memory) {
+  if (!check_live_far (vm, wish, live, error))
+    return FALSE;
+  if (!wish->have_memory || leaves_memory (wish)) {
     live->there = TRUE;
     return TRUE;
   }
@@ -269,6 +274,8 @@ static void
 show_plan (Ctl *ctl, const Config *config, const Live *live) {
   for (guint i = 0; config->changes && i < config->changes->len; i++)
     ctl_say (ctl, "configuration: %s", (const char *)config->changes->pdata[i]);
+  if (live->plugs_far)
+    ctl_say (ctl, "running VM: plugs the far disks into free PCI ports");
   if (live->possible && !live->there)
     ctl_say (ctl, "running VM: plugs the device into its port");
 }
@@ -292,6 +299,19 @@ typedef struct {
   gboolean live, config, print_xml, dry_run;
 } Flags;
 
+/* The running VM. *ret_changed: something of it was, also where the rest failed. */
+static gboolean
+plug (Ctl *ctl, ctl_domain_t *domain, const Vm *vm, const Wish *wish, const Live *live, gboolean *ret_changed, GError **error) {
+  gboolean far_changed = FALSE, memory_changed = FALSE, ok;
+
+  ok = !live->plugs_far || live_far_plug (ctl, domain, &wish->far, &far_changed, error);
+  ok = ok && (!live->possible || live_plug (ctl, domain, &live->memory, &memory_changed, error));
+  *ret_changed = far_changed || memory_changed;
+  if (!ok && far_changed)
+    ctl_warn (ctl, "domain '%s': its far disks are plugged in, and stay", vm->label);
+  return ok;
+}
+
 static gboolean
 apply (Ctl *ctl, ctl_connect_t *connection, ctl_domain_t *domain, const Vm *vm, Wish *wish, Config *config, Live *live,
        GError **error) {
@@ -300,10 +320,10 @@ apply (Ctl *ctl, ctl_connect_t *connection, ctl_domain_t *domain, const Vm *vm, 
 
   if (config->before && !config_apply (connection, domain, edit, wish, config, error))
     return FALSE;
-  if (live->possible && !live_plug (ctl, domain, &live->memory, &live_changed, error)) {
+  if (!plug (ctl, domain, vm, wish, live, &live_changed, error)) {
     g_autoptr (GError) reason = NULL;
 
-    if (config_changes && !config_revert (connection, domain, config, &reason))
+    if (config_changes && !live_changed && !config_revert (connection, domain, config, &reason))
       ctl_warn (ctl, "%s", reason->message);
     return FALSE;
   }
@@ -312,6 +332,15 @@ apply (Ctl *ctl, ctl_connect_t *connection, ctl_domain_t *domain, const Vm *vm, 
   json_result (ctl, vm, wish, config, config_changes, live_changed, live->why_not, FALSE);
   tell (ctl, vm, wish, config_changes, live_changed, live->why_not);
   return TRUE;
+}
+
+/* What comes of the wish for far disks where there is no configuration to plan them in. */
+static gboolean
+plan_far (const Vm *vm, Wish *wish, GError **error) {
+  if (!far_wish_is_any (&wish->far_wish) || far_wish_apply (&wish->far_wish, vm->have_far ? &vm->far : NULL, &wish->far, error))
+    return TRUE;
+  vm_prefix_error (vm, error);
+  return FALSE;
 }
 
 /* What is to be done: the new configuration (none for --live), the live part. */
@@ -323,13 +352,15 @@ plan (ctl_domain_t *domain, const Vm *vm, const Scope *scope, Wish *wish, Config
   if (scope->config) {
     if (!config_plan (domain, edit, wish, config, error))
       return FALSE;
-  } else {
+  } else if (!plan_far (vm, wish, error)) {
+    return FALSE;
+  } else if (!leaves_memory (wish)) {
     options = options_from (wish, wish->have_base ? &wish->base : NULL);
     wish->memory = (DomainMemory){ options.window_bytes, options.local_max_bytes, options.populate, -1, TRUE };
     wish->have_memory = TRUE;
   }
   if (!scope->live || check_live (vm, wish, live, &reason)) {
-    if (!scope->config)
+    if (!scope->config && wish->have_memory)
       wish->memory = live->memory;
     return TRUE;
   }
@@ -337,6 +368,7 @@ plan (ctl_domain_t *domain, const Vm *vm, const Scope *scope, Wish *wish, Config
     g_propagate_error (error, g_steal_pointer (&reason));
     return FALSE;
   }
+  live->plugs_far = FALSE;
   live->why_not = scope_cause (vm->label, reason);
   return TRUE;
 }
@@ -386,8 +418,8 @@ attach (Ctl *ctl, const char *name, const Flags *flags, Wish *wish, GError **err
   if (!flags->print_xml && !flags->dry_run)
     return apply (ctl, connection, domain, vm, wish, &config, &live, error);
 
-  json_result (ctl, vm, wish, &config, config.before && config_is_changed (&config), live.possible && !live.there, live.why_not,
-               TRUE);
+  json_result (ctl, vm, wish, &config, config.before && config_is_changed (&config),
+               live.plugs_far || (live.possible && !live.there), live.why_not, TRUE);
   if (flags->print_xml) {
     ctl_json_string (ctl, "xml", config.after);
     ctl_print (ctl, config.after);
@@ -396,7 +428,7 @@ attach (Ctl *ctl, const char *name, const Flags *flags, Wish *wish, GError **err
   show_plan (ctl, &config, &live);
   if (live.why_not)
     ctl_say (ctl, "running VM: takes a restart: %s", live.why_not);
-  if (!config.changes || (config.changes->len == 0 && !(live.possible && !live.there)))
+  if ((!config.changes || config.changes->len == 0) && !live.plugs_far && !(live.possible && !live.there))
     ctl_say (ctl, "Domain '%s' has that already; nothing would be changed.", vm->label);
   return TRUE;
 }
@@ -438,7 +470,7 @@ read_sizes (Ctl *ctl, const char *window, const char *local_max, Wish *wish, GEr
 
 gboolean
 command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
-  g_autofree char *window = NULL, *local_max = NULL, *grant = NULL, *far = NULL, *far_storage = NULL;
+  g_autofree char *window = NULL, *local_max = NULL, *grant = NULL, *far = NULL, *far_storage = NULL, *far_wear = NULL;
   Flags flags = { 0 };
   g_auto (Wish) wish = { 0 };
   const GOptionEntry entries[] = {
@@ -449,9 +481,11 @@ command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
     { "grant", 0, 0, G_OPTION_ARG_STRING, &grant, "reserve: memory is taken at first touch; populate: at once (reserve)",
       "MODE" },
     { "no-node", 0, 0, G_OPTION_ARG_NONE, &wish.no_node, "Give the memory no NUMA node of its own", NULL },
-    { "far", 0, 0, G_OPTION_ARG_STRING, &far, "Far disks: shared=SIZE, remote=SIZE, or both with a comma; or none", "DISKS" },
+    { "far", 0, 0, G_OPTION_ARG_STRING, &far,
+      "Far disks: shared=SIZE, remote=SIZE, mem-shared=SIZE, mem-remote=SIZE with commas; or none", "DISKS" },
     { "far-storage", 0, 0, G_OPTION_ARG_STRING, &far_storage,
       "Where their pages go: a folder, a file, a block device, an NBD URI (" FAR_STORAGE_DEFAULT ")", "WHERE" },
+    { "far-wear", 0, 0, G_OPTION_ARG_STRING, &far_wear, "What each may write to its storage in a day, or none (none)", "SIZE" },
     { "far-compress", 0, 0, G_OPTION_ARG_NONE, &wish.far_wish.compress, "Compress their pages (LZ4)", NULL },
     { "no-far-compress", 0, 0, G_OPTION_ARG_NONE, &wish.far_wish.no_compress, "Store their pages as they are", NULL },
     { "live", 0, 0, G_OPTION_ARG_NONE, &flags.live, "Change the running VM", NULL },
@@ -462,6 +496,6 @@ command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
   };
 
   return ctl_parse (ctl, entries, &argc, &argv, 1, 1, error) && read_sizes (ctl, window, local_max, &wish, error)
-         && read_grant (ctl, grant, &wish, error) && far_wish_read (ctl, far, far_storage, &wish.far_wish, error)
+         && read_grant (ctl, grant, &wish, error) && far_wish_read (ctl, far, far_storage, far_wear, &wish.far_wish, error)
          && attach (ctl, argv[0], &flags, &wish, error);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Another worker for the back-ends of running VMs: of the program that runs (restart), or of the one that is installed now
- * (upgrade). QEMU and the guest go on; what is in flight at that moment is answered by the new worker. */
+/* Another worker for the back-ends of running VMs, and for what is behind their far disks: of the program that runs (restart),
+ * or of the one that is installed now (upgrade). QEMU and the guest go on; what is in flight at that moment is answered by the
+ * new worker. */
 #include "ctl/resize-run.h"
 #include "ctl/vm.h"
 #include "host/launch.h"
@@ -12,11 +13,25 @@
 /* A new version that can't do its work dies at the guest's first request; a guest with a driver makes one every few seconds,
  * and one that is at work many in this time. */
 #define SETTLE_MS 300
+/* QEMU looks once a second whether it can connect to a far disk again. */
+#define CONNECT_TIMEOUT_MS 15000
+#define CONNECT_POLL_MS 20
 
 typedef struct {
   const char *verb, *done; /* "upgrade", "upgraded" */
   gboolean upgrades, all, keep_going;
 } Order;
+
+/* Whose worker: the memory device's back-end's, or domybs-far's. */
+typedef struct {
+  Vm *vm;
+  gboolean far;
+} Target;
+
+static const char *
+what (const Target *target) {
+  return target->far ? "domybs-far" : "back-end";
+}
 
 /* What became of one. */
 typedef struct {
@@ -55,80 +70,138 @@ is_well (const Order *order, const VmWorker *before, const VmWorker *now, GError
   return FALSE;
 }
 
-/* Takes a look; new figures take the place of those in *status. */
-static gboolean
-look (ControlClient *client, VmStatus *status, GError **error) {
-  VmStatus now = { 0 };
+/* What there is to see: the worker, and how many far disks QEMU is connected to. */
+typedef struct {
+  VmWorker worker;
+  unsigned connected;
+} Seen;
 
-  if (!resize_status (client, &now, error))
+static gboolean
+see_far (ControlClient *client, Seen *ret_seen, GError **error) {
+  g_autoptr (JsonObject) answer = control_client_execute (client, "status", NULL, CONTROL_CLIENT_TIMEOUT_MS, error);
+  VmFarStatus status = { 0 };
+
+  if (!answer || !vm_far_read (answer, &status, error))
     return FALSE;
-  vm_status_clear (status);
-  *status = now;
+  *ret_seen = (Seen){ .worker = status.worker };
+  status.worker = (VmWorker){ 0 };
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
+    ret_seen->connected += status.disks[tier].connected;
+  vm_far_clear (&status);
   return TRUE;
 }
 
 static gboolean
-replace (Ctl *ctl, const Order *order, ControlClient *client, Replaced *ret, GError **error) {
-  VmStatus before = { 0 }, now = { 0 };
+see_backend (ControlClient *client, Seen *ret_seen, GError **error) {
+  VmStatus status = { 0 };
+
+  if (!resize_status (client, &status, error))
+    return FALSE;
+  *ret_seen = (Seen){ .worker = status.worker };
+  status.worker = (VmWorker){ 0 };
+  vm_status_clear (&status);
+  return TRUE;
+}
+
+/* Takes a look; new figures take the place of those in *seen. */
+static gboolean
+look (ControlClient *client, gboolean far, Seen *seen, GError **error) {
+  Seen now = { 0 };
+
+  if (!(far ? see_far (client, &now, error) : see_backend (client, &now, error)))
+    return FALSE;
+  vm_worker_clear (&seen->worker);
+  *seen = now;
+  return TRUE;
+}
+
+/* The new worker is there: waits until QEMU is connected to as many disks as before; it is of no use to the guest before. */
+static gboolean
+wait_for_qemu (Ctl *ctl, ControlClient *client, const Seen *before, Seen *now, GError **error) {
+  const gint64 deadline = g_get_monotonic_time () + launch_patience_ms (CONNECT_TIMEOUT_MS) * (gint64)1000;
+
+  while (now->connected < before->connected) {
+    if (g_get_monotonic_time () > deadline) {
+      g_set_error (error, CTL_ERROR, CTL_ERROR_FAILED,
+                   "QEMU has not connected to its new worker within %d s; see its log, and QEMU's in /var/log/libvirt/qemu",
+                   CONNECT_TIMEOUT_MS / 1000);
+      return FALSE;
+    }
+    ctl_wait (ctl, -1, CONNECT_POLL_MS);
+    if (!look (client, TRUE, now, error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean
+replace (Ctl *ctl, const Order *order, gboolean far, ControlClient *client, Replaced *ret, GError **error) {
+  Seen before = { 0 }, now = { 0 };
   const gint64 began = g_get_monotonic_time ();
-  gboolean ok
-      = look (client, &before, error) && control_client_replace (client, order->verb, launch_patience_ms (PATIENCE_MS), error);
+  gboolean ok = look (client, far, &before, error)
+                && control_client_replace (client, order->verb, launch_patience_ms (PATIENCE_MS), error);
 
   ret->version_before = g_strdup (before.worker.version);
   if (ok) {
+    ok = look (client, far, &now, error) && is_well (order, &before.worker, &now.worker, error)
+         && wait_for_qemu (ctl, client, &before, &now, error);
     ret->took_ms = (g_get_monotonic_time () - began + 999) / 1000;
-    ok = look (client, &now, error) && is_well (order, &before.worker, &now.worker, error);
     if (ok && order->upgrades) {
       ctl_wait (ctl, -1, SETTLE_MS);
-      ok = look (client, &now, error) && is_well (order, &before.worker, &now.worker, error);
+      ok = look (client, far, &now, error) && is_well (order, &before.worker, &now.worker, error);
     }
     ret->version_after = g_strdup (now.worker.version);
   }
-  vm_status_clear (&before);
-  vm_status_clear (&now);
+  vm_worker_clear (&before.worker);
+  vm_worker_clear (&now.worker);
   return ok;
 }
 
 static gboolean
-replace_vm (Ctl *ctl, const Order *order, Vm *vm, double share, Replaced *ret, GError **error) {
-  g_autoptr (CtlProgress) progress = ctl_progress_new (ctl, vm->label);
+replace_one (Ctl *ctl, const Order *order, const Target *target, double share, Replaced *ret, GError **error) {
+  g_autoptr (CtlProgress) progress = ctl_progress_new (ctl, target->vm->label);
   g_autoptr (ControlClient) client = NULL;
 
-  ctl_progress_show (progress, share, "waiting for its back-end's new worker");
-  client = vm_connect (vm, error);
+  ctl_progress_show (progress, share,
+                     target->far ? "waiting for its domybs-far's new worker" : "waiting for its back-end's new worker");
+  client = target->far ? vm_connect_far (target->vm, error) : vm_connect (target->vm, error);
   if (!client)
     return FALSE;
-  if (replace (ctl, order, client, ret, error))
+  if (replace (ctl, order, target->far, client, ret, error))
     return TRUE;
-  vm_prefix_error (vm, error);
+  if (target->far && error && !strstr ((*error)->message, "domybs-far"))
+    g_prefix_error (error, "domybs-far: ");
+  vm_prefix_error (target->vm, error);
   return FALSE;
 }
 
 /* ---- saying it ---- */
 
 static void
-tell (Ctl *ctl, const Order *order, const Vm *vm, const Replaced *replaced) {
+tell (Ctl *ctl, const Order *order, const Target *target, const Replaced *replaced) {
+  const char *label = target->vm->label;
   const char *before = replaced->version_before ? replaced->version_before : "unknown";
   const char *after = replaced->version_after ? replaced->version_after : "unknown";
 
   if (strcmp (before, after) != 0)
-    ctl_say (ctl, "Domain '%s': back-end %s, %s → %s, in %" G_GINT64_FORMAT " ms (its guest waited at most that long).",
-             vm->label, order->done, before, after, replaced->took_ms);
+    ctl_say (ctl, "Domain '%s': %s %s, %s → %s, in %" G_GINT64_FORMAT " ms (its guest waited at most that long).", label,
+             what (target), order->done, before, after, replaced->took_ms);
   else
-    ctl_say (ctl, "Domain '%s': back-end %s, %s %s, in %" G_GINT64_FORMAT " ms (its guest waited at most that long).",
-             vm->label, order->done, order->upgrades ? "still version" : "version", after, replaced->took_ms);
+    ctl_say (ctl, "Domain '%s': %s %s, %s %s, in %" G_GINT64_FORMAT " ms (its guest waited at most that long).", label,
+             what (target), order->done, order->upgrades ? "still version" : "version", after, replaced->took_ms);
 }
 
 /* tried FALSE: it was left out, because one before it failed. */
 static void
-json_replaced (Ctl *ctl, const Vm *vm, const Replaced *replaced, gboolean tried, const GError *problem) {
+json_replaced (Ctl *ctl, const Target *target, const Replaced *replaced, gboolean tried, const GError *problem) {
   JsonBuilder *builder = ctl_json (ctl);
 
   if (!builder)
     return;
   json_builder_begin_object (builder);
-  ctl_json_string (ctl, "domain", vm->name);
-  ctl_json_string (ctl, "uuid", vm->uuid);
+  ctl_json_string (ctl, "domain", target->vm->name);
+  ctl_json_string (ctl, "uuid", target->vm->uuid);
+  ctl_json_string (ctl, "process", target->far ? "far" : "backend");
   ctl_json_string (ctl, "result", !tried ? "not-tried" : problem ? "failed" : "done");
   ctl_json_string (ctl, "version-before", replaced->version_before);
   ctl_json_string (ctl, "version-after", replaced->version_after);
@@ -184,7 +257,7 @@ conclude (Ctl *ctl, const Order *order, Sum *sum, GError **error) {
   }
   if (!sum->first) {
     if (order->all && !all)
-      ctl_say (ctl, "No running domain has the memory device.");
+      ctl_say (ctl, "No running domain has the memory device or far disks.");
     return TRUE;
   }
   if (order->keep_going)
@@ -198,8 +271,26 @@ conclude (Ctl *ctl, const Order *order, Sum *sum, GError **error) {
   return FALSE;
 }
 
+/* What there is of each. A VM that has nothing that runs is there, too: the attempt says why it has none. */
+static GArray *
+targets_of (GPtrArray *vms) {
+  GArray *targets = g_array_new (FALSE, FALSE, sizeof (Target));
+
+  for (unsigned i = 0; i < vms->len; i++) {
+    Vm *vm = vms->pdata[i];
+    const gboolean far = vm->have_far && vm->id >= 0;
+
+    if (!far || vm->problem || (vm->attached && vm->memory.present))
+      g_array_append_val (targets, ((Target){ vm, FALSE }));
+    if (far)
+      g_array_append_val (targets, ((Target){ vm, TRUE }));
+  }
+  return targets;
+}
+
 static gboolean
 run (Ctl *ctl, const Order *order, GPtrArray *vms, GError **error) {
+  g_autoptr (GArray) targets = targets_of (vms);
   JsonBuilder *builder = ctl_json (ctl);
   Sum sum = { 0 };
 
@@ -209,19 +300,19 @@ run (Ctl *ctl, const Order *order, GPtrArray *vms, GError **error) {
     json_builder_begin_array (builder);
   }
   ctl_interrupt_begin (ctl);
-  for (unsigned i = 0; i < vms->len; i++) {
+  for (unsigned i = 0; i < targets->len; i++) {
+    const Target *target = &g_array_index (targets, Target, i);
     const gboolean tried = !ctl_interrupted (ctl) && (!sum.failed || order->keep_going);
     g_auto (Replaced) replaced = REPLACED_NONE;
     g_autoptr (GError) reason = NULL;
-    Vm *vm = vms->pdata[i];
 
     if (!tried) {
       sum.not_tried++;
-    } else if (replace_vm (ctl, order, vm, (double)i / vms->len, &replaced, &reason)) {
+    } else if (replace_one (ctl, order, target, (double)i / targets->len, &replaced, &reason)) {
       sum.done++;
-      tell (ctl, order, vm, &replaced);
+      tell (ctl, order, target, &replaced);
     }
-    json_replaced (ctl, vm, &replaced, tried, reason);
+    json_replaced (ctl, target, &replaced, tried, reason);
     if (reason)
       add_failure (ctl, order, &sum, g_steal_pointer (&reason));
   }
@@ -245,7 +336,7 @@ find_one (ctl_connect_t *connection, const char *name, GError **error) {
   return g_steal_pointer (&vms);
 }
 
-/* Those that should have a back-end now; one about which that can't be said is among them. */
+/* Those that should have a back-end or far disks now; one about which that can't be said is among them. */
 static GPtrArray *
 find_all (ctl_connect_t *connection, GError **error) {
   GPtrArray *vms = vm_gather (connection, FALSE, error);
@@ -253,7 +344,7 @@ find_all (ctl_connect_t *connection, GError **error) {
   for (unsigned i = 0; vms && i < vms->len;) {
     const Vm *vm = vms->pdata[i];
 
-    if (vm->id >= 0 && (vm->problem || (vm->attached && vm->memory.present)))
+    if (vm->id >= 0 && (vm->problem || vm->have_far || (vm->attached && vm->memory.present)))
       i++;
     else
       g_ptr_array_remove_index (vms, i);
@@ -282,7 +373,7 @@ gboolean
 command_backend (Ctl *ctl, int argc, char **argv, GError **error) {
   Order order = { 0 };
   const GOptionEntry entries[] = {
-    { "all", 'a', 0, G_OPTION_ARG_NONE, &order.all, "Of all running domains that have the device, one after the other", NULL },
+    { "all", 'a', 0, G_OPTION_ARG_NONE, &order.all, "Of all running domains with the device or far disks, one by one", NULL },
     { "keep-going", 'k', 0, G_OPTION_ARG_NONE, &order.keep_going, "Go on with the others after a failure", NULL },
     G_OPTION_ENTRY_NULL,
   };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "attach/config.h"
+#include "attach/live-far.h"
 #include "attach/live.h"
 #include "attach/scope.h"
 #include "ctl/vm.h"
@@ -52,13 +53,27 @@ json_result (Ctl *ctl, const Vm *vm, const Config *config, gboolean live_changed
   json_builder_end_array (builder);
 }
 
+/* What became of the running VM. */
+typedef struct {
+  gboolean memory, far; /* is out of it */
+  char *far_why_not;    /* NULL: it was not tried, or done */
+} Taken;
+
+static void
+taken_clear (Taken *taken) {
+  g_free (taken->far_why_not);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Taken, taken_clear)
+
 static void
 tell (Ctl *ctl, const Vm *vm, const Scope *scope, const Flags *flags, const Config *config, gboolean config_changed,
-      gboolean live_changed) {
+      const Taken *taken) {
   const gboolean far = has_far (config->before);
   DomainMemory memory;
 
-  if (live_changed)
+  if (taken->far)
+    ctl_say (ctl, "Domain '%s': the far disks are out of the running VM.", vm->label);
+  if (taken->memory)
     ctl_say (ctl,
              "Domain '%s': the device is out of the running VM. Its empty port stays until the VM is shut down, so that the "
              "device can be attached again.",
@@ -68,12 +83,13 @@ tell (Ctl *ctl, const Vm *vm, const Scope *scope, const Flags *flags, const Conf
              !far                                                                     ? "the memory device"
              : flags->far_only || !domain_read_memory (config->before, &memory, NULL) ? "far disks"
                                                                                       : "the memory device and far disks");
-  if (config_changed && scope->running && vm->have_far)
-    ctl_say (ctl, "The running VM keeps its far disks until it is shut down.");
+  if (scope->running && vm->have_far && !taken->far)
+    ctl_say (ctl, "The running VM keeps its far disks until it is shut down%s%s.", taken->far_why_not ? ": " : "",
+             taken->far_why_not ? taken->far_why_not : "");
   if (config_changed && scope->running && !scope->live && !flags->far_only && vm->attached && vm->memory.present)
     ctl_say (ctl, "The running VM keeps the device until it is shut down; 'domybsctl detach %s --live' takes it out now.",
              vm->word);
-  if (!config_changed && live_changed && scope->persistent && !scope->config)
+  if (!config_changed && (taken->memory || taken->far) && scope->persistent && !scope->config)
     ctl_say (ctl, "Its configuration was not changed.");
 }
 
@@ -88,24 +104,44 @@ nothing (const Vm *vm, const Scope *scope, const Flags *flags, GError **error) {
   return FALSE;
 }
 
+/* Of the running VM. Far disks that can't be taken out now are an error only for who has asked for that. */
+static gboolean
+take (Ctl *ctl, ctl_domain_t *domain, const Vm *vm, const Scope *scope, const Flags *flags, Taken *taken, GError **error) {
+  g_autoptr (GError) reason = NULL;
+
+  if (scope->live && vm->have_far && !live_far_unplug (ctl, domain, &taken->far, &reason)) {
+    if (scope->live_asked || !scope->config || ctl->interrupted) {
+      g_propagate_error (error, g_steal_pointer (&reason));
+      return FALSE;
+    }
+    taken->far_why_not = scope_cause (vm->label, reason);
+  }
+  if (!scope->live || !vm->attached || flags->far_only
+      || live_unplug (ctl, domain, flags->timeout_s * 1000, &taken->memory, error))
+    return TRUE;
+  if (taken->far)
+    ctl_warn (ctl, "domain '%s': its far disks are out of it already", vm->label);
+  return FALSE;
+}
+
 /* First the running VM, which may refuse; then the configuration. */
 static gboolean
 apply (Ctl *ctl, ctl_connect_t *connection, ctl_domain_t *domain, const Vm *vm, const Scope *scope, const Flags *flags,
        Config *config, GError **error) {
   const gboolean config_changes = config->before && config_is_changed (config),
                  live = scope->live && vm->attached && !flags->far_only;
-  gboolean live_changed = FALSE;
+  g_auto (Taken) taken = { 0 };
 
-  if (live && !live_unplug (ctl, domain, flags->timeout_s * 1000, &live_changed, error))
+  if (!take (ctl, domain, vm, scope, flags, &taken, error))
     return FALSE;
   if (config_changes && !config_apply (connection, domain, edit, (gpointer)flags, config, error)) {
-    if (live_changed)
+    if (taken.memory || taken.far)
       g_prefix_error (error, "taken out of the running VM, but not of the configuration: ");
     return FALSE;
   }
-  json_result (ctl, vm, config, live_changed, FALSE);
-  tell (ctl, vm, scope, flags, config, config_changes, live_changed);
-  return live_changed || config_changes || (live && vm->memory.present) || nothing (vm, scope, flags, error);
+  json_result (ctl, vm, config, taken.memory || taken.far, FALSE);
+  tell (ctl, vm, scope, flags, config, config_changes, &taken);
+  return taken.memory || taken.far || config_changes || (live && vm->memory.present) || nothing (vm, scope, flags, error);
 }
 
 static gboolean
@@ -114,7 +150,7 @@ detach (Ctl *ctl, const char *name, const Flags *flags, GError **error) {
   g_autoptr (ctl_domain_t) domain = connection ? ctl_domain_find (connection, name, error) : NULL;
   g_autoptr (Vm) vm = domain ? vm_read (domain, error) : NULL;
   g_auto (Config) config = { 0 };
-  gboolean live_changes;
+  gboolean live_changes, live_far_changes;
   Scope scope;
 
   if (!vm || !scope_choose (domain, flags->live, flags->config, &scope, error))
@@ -122,12 +158,6 @@ detach (Ctl *ctl, const char *name, const Flags *flags, GError **error) {
   if (flags->print_xml && !scope.config) {
     g_set_error (error, CTL_ERROR, CTL_ERROR_USAGE, "%s: --print-xml shows the configuration, which --live does not change",
                  ctl->command);
-    return FALSE;
-  }
-  if (flags->far_only && scope.live_asked) {
-    g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED,
-                 "domain '%s': far disks can't be unplugged from a running VM; detach with --config, then restart the VM",
-                 vm->label);
     return FALSE;
   }
   if (vm->problem && scope.live) {
@@ -141,14 +171,17 @@ detach (Ctl *ctl, const char *name, const Flags *flags, GError **error) {
     return apply (ctl, connection, domain, vm, &scope, flags, &config, error);
 
   live_changes = scope.live && vm->attached && vm->memory.present && !flags->far_only;
-  if (!live_changes && !(config.before && config_is_changed (&config)))
+  live_far_changes = scope.live && vm->have_far;
+  if (!live_changes && !live_far_changes && !(config.before && config_is_changed (&config)))
     return nothing (vm, &scope, flags, error);
-  json_result (ctl, vm, &config, live_changes, TRUE);
+  json_result (ctl, vm, &config, live_changes || live_far_changes, TRUE);
   if (flags->print_xml) {
     ctl_json_string (ctl, "xml", config.after);
     ctl_print (ctl, config.after);
     return TRUE;
   }
+  if (live_far_changes)
+    ctl_say (ctl, "running VM: unplugs the far disks, if they are empty");
   if (live_changes)
     ctl_say (ctl, "running VM: shrinks it to 0 and unplugs the device; its empty port stays until the VM is shut down");
   for (guint i = 0; config.changes && i < config.changes->len; i++)
@@ -162,7 +195,7 @@ command_detach (Ctl *ctl, int argc, char **argv, GError **error) {
   const GOptionEntry entries[] = {
     { "far", 0, 0, G_OPTION_ARG_NONE, &flags.far_only, "Take only the far disks away", NULL },
     { "live", 0, 0, G_OPTION_ARG_NONE, &flags.live,
-      "Take it out of the running VM, which must give back all that it has borrowed", NULL },
+      "Take it out of the running VM, which must give back all that it has borrowed; far disks must be empty", NULL },
     { "config", 0, 0, G_OPTION_ARG_NONE, &flags.config, "Take it out of the configuration: from the next start on", NULL },
     { "timeout", 't', 0, G_OPTION_ARG_INT, &flags.timeout_s, "Wait at most so long for the guest to shrink (60)", "SECONDS" },
     { "print-xml", 0, 0, G_OPTION_ARG_NONE, &flags.print_xml, "Print the new configuration, change nothing", NULL },

@@ -45,20 +45,20 @@ append_rounded (GString *out, const char *name, guint64 bytes) {
 }
 
 static void
-append_worker (GString *out, const VmWorker *worker) {
+append_worker (GString *out, const VmWorker *worker, gboolean far) {
   g_autofree char *deaths = vm_worker_deaths (worker), *age = NULL;
 
   if (!worker->known)
     return;
   if (worker->pid != VM_UNKNOWN && worker->age_ms != VM_UNKNOWN) {
     age = text_age (worker->age_ms);
-    append_field (out, "Worker", "process %" G_GUINT64_FORMAT ", version %s, for %s%s", worker->pid,
+    append_field (out, far ? "Far worker" : "Worker", "process %" G_GUINT64_FORMAT ", version %s, for %s%s", worker->pid,
                   worker->version ? worker->version : "unknown", age, worker->busy ? ", busy" : "");
   }
   if (deaths)
-    append_field (out, "Restarts", "%s", deaths);
+    append_field (out, far ? "Far restarts" : "Restarts", "%s", deaths);
   if (worker->rolled_back)
-    append_field (out, "Upgrade", "the last one was undone, because workers of the new version died");
+    append_field (out, far ? "Far upgrade" : "Upgrade", "the last one was undone, because workers of the new version died");
 }
 
 static void
@@ -73,7 +73,7 @@ append_backend (GString *out, const Vm *vm) {
     append_field (out, "Target", "auto (the guest decides)");
   append_rounded (out, "Used of host", status->memfd_bytes);
   append_field (out, "QEMU", status->connected ? "connected" : "not connected");
-  append_worker (out, &status->worker);
+  append_worker (out, &status->worker, FALSE);
   append_field (out, "Guest driver", "%s", !status->session ? "none" : status->driver ? status->driver : "of unknown name");
   if (status->refused_reason && status->refused_age_ms != VM_UNKNOWN)
     append_field (out, "Last refusal", "%s, %" G_GUINT64_FORMAT " s ago", status->refused_reason,
@@ -109,7 +109,9 @@ append_far (GString *out, const Vm *vm) {
     if (trouble)
       append_field (out, "… trouble", "%s", trouble);
   }
-  if (!vm->have_far_status)
+  if (vm->have_far_status)
+    append_worker (out, &vm->far_status.worker, TRUE);
+  else
     append_field (out, "… in", "%s", vm->far.storage);
   if (vm->far_problem)
     append_field (out, "… trouble", "%s", vm->far_problem->message);

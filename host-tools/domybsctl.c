@@ -20,6 +20,7 @@ static const CtlCommand commands[] = {
   { "blocks", command_blocks, "DOMAIN", "Draw which blocks of its window a domain has" },
   { "backend", command_backend, "ACTION [DOMAIN]",
     "Give running domains another back-end process: restart or upgrade, DOMAIN or --all" },
+  { "object", command_object, "ACTION [FILE|NAME]", "Import, list, show, verify or remove read-only content that VMs share" },
   { "check", command_check, "[DOMAIN]", "Check whether this host can do it, and say what to do where not" },
 };
 

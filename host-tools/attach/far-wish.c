@@ -14,7 +14,7 @@ far_wish_clear (FarWish *wish) {
 
 gboolean
 far_wish_is_any (const FarWish *wish) {
-  return wish->have_bytes || wish->storage || wish->compress || wish->no_compress;
+  return wish->have_bytes || wish->storage || wish->compress || wish->no_compress || wish->have_wear;
 }
 
 /* ---- the options ---- */
@@ -53,11 +53,22 @@ read_disk (Ctl *ctl, const char *disk, FarWish *wish, GError **error) {
       return usage (ctl, error, "--far: %s is not between 64M and 16T", disk);
     return TRUE;
   }
-  return usage (ctl, error, "--far: '%s' is neither shared=SIZE nor remote=SIZE", disk);
+  return usage (ctl, error, "--far: '%s' is neither shared=SIZE nor remote=SIZE, mem-shared=SIZE or mem-remote=SIZE", disk);
+}
+
+static gboolean
+read_wear (Ctl *ctl, const char *wear, FarWish *wish, GError **error) {
+  wish->have_wear = wear != NULL;
+  if (!wear || strcmp (wear, "none") == 0)
+    return TRUE;
+  if (!ctl_parse_size ("--far-wear", wear, &wish->wear_bytes, error))
+    return FALSE;
+  return (wish->wear_bytes >= DOMAIN_FAR_WEAR_BYTES_MIN && wish->wear_bytes <= DOMAIN_FAR_WEAR_BYTES_MAX)
+         || usage (ctl, error, "--far-wear: %s is neither none nor between 64M and 1024T", wear);
 }
 
 gboolean
-far_wish_read (Ctl *ctl, const char *far, const char *storage, FarWish *wish, GError **error) {
+far_wish_read (Ctl *ctl, const char *far, const char *storage, const char *wear, FarWish *wish, GError **error) {
   g_auto (GStrv) disks = far && strcmp (far, "none") != 0 ? g_strsplit (far, ",", -1) : NULL;
 
   wish->have_bytes = far != NULL;
@@ -68,6 +79,8 @@ far_wish_read (Ctl *ctl, const char *far, const char *storage, FarWish *wish, GE
     return usage (ctl, error, "--far: it is empty; use shared=8G,remote=32G or the like, or none");
   if (wish->compress && wish->no_compress)
     return usage (ctl, error, "--far-compress and --no-far-compress are opposites");
+  if (!read_wear (ctl, wear, wish, error))
+    return FALSE;
   if (!storage)
     return TRUE;
   wish->storage = strstr (storage, "://") ? g_strdup (storage) : g_canonicalize_filename (storage, NULL);
@@ -79,7 +92,12 @@ far_wish_read (Ctl *ctl, const char *far, const char *storage, FarWish *wish, GE
 gboolean
 far_wish_apply (const FarWish *wish, const DomainFar *base, DomainFar *ret_far, GError **error) {
   const char *storage = wish->storage ? wish->storage : base ? base->storage : FAR_STORAGE_DEFAULT;
-  DomainFar far = { .compress = wish->compress || (!wish->no_compress && base && base->compress) };
+  DomainFar far = {
+    .compress = wish->compress || (!wish->no_compress && base && base->compress),
+    .wear_bytes = wish->have_wear ? wish->wear_bytes
+                  : base          ? base->wear_bytes
+                                  : 0,
+  };
 
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
     far.bytes[tier] = wish->have_bytes ? wish->bytes[tier] : base ? base->bytes[tier] : 0;
@@ -188,6 +206,11 @@ far_describe (const DomainFar *far) {
   if (!text)
     return NULL;
   g_string_append_printf (text, " in %s%s", far->storage, far->compress ? ", compressed" : "");
+  if (far->wear_bytes) {
+    g_autofree char *wear = text_size (far->wear_bytes);
+
+    g_string_append_printf (text, ", %s written a day each at most", wear);
+  }
   return g_string_free (text, FALSE);
 }
 
@@ -200,7 +223,10 @@ far_json (Ctl *ctl, const DomainFar *far) {
   json_builder_begin_object (builder);
   ctl_json_bytes (ctl, "shared-bytes", far->bytes[DOMAIN_FAR_SHARED]);
   ctl_json_bytes (ctl, "remote-bytes", far->bytes[DOMAIN_FAR_REMOTE]);
+  ctl_json_bytes (ctl, "mem-shared-bytes", far->bytes[DOMAIN_FAR_MEM_SHARED]);
+  ctl_json_bytes (ctl, "mem-remote-bytes", far->bytes[DOMAIN_FAR_MEM_REMOTE]);
   ctl_json_string (ctl, "storage", far->storage);
   ctl_json_bool (ctl, "compress", far->compress);
+  ctl_json_bytes (ctl, "wear-bytes", far->wear_bytes);
   json_builder_end_object (builder);
 }

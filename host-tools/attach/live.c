@@ -10,9 +10,6 @@
 
 #define BLOCK_SHIFT 21
 
-/* The guest's hot-plug driver takes 5 s of its own between request and removal on a real slot; a busy one takes longer. */
-#define LET_GO_TIMEOUT_MS 30000
-#define LET_GO_POLL_MS 100
 /* QEMU frees the chardev some time after the device has gone (0.7 s were seen). */
 #define CHARDEV_FREE_TIMEOUT_MS 10000
 #define CHARDEV_FREE_POLL_MS 100
@@ -130,9 +127,8 @@ plug (const Vm *vm, ctl_domain_t *domain, const char *xml, const DomainMemory *m
   return FALSE;
 }
 
-/* The domain as it is once nobody else works on it. NULL with error. */
-static Vm *
-lock_and_read (ctl_domain_t *domain, int *ret_lock, char **ret_xml, GError **error) {
+Vm *
+live_lock (ctl_domain_t *domain, int *ret_lock, char **ret_xml, GError **error) {
   char uuid[VIR_UUID_STRING_BUFLEN];
   g_autoptr (Vm) vm = NULL;
 
@@ -157,7 +153,7 @@ gboolean
 live_plug (Ctl *ctl, ctl_domain_t *domain, const DomainMemory *memory, gboolean *ret_changed, GError **error) {
   g_autofree char *xml = NULL;
   int lock;
-  g_autoptr (Vm) vm = lock_and_read (domain, &lock, &xml, error);
+  g_autoptr (Vm) vm = live_lock (domain, &lock, &xml, error);
   gboolean has, ok;
 
   *ret_changed = FALSE;
@@ -252,7 +248,7 @@ delete_device (Ctl *ctl, const Vm *vm, ctl_domain_t *domain, int timeout_ms, GEr
     if (ctl_interrupted (ctl) || g_get_monotonic_time () > deadline)
       break;
     ctl_progress_show (progress, -1, "waiting for the guest to let go of the device");
-    ctl_wait (ctl, -1, LET_GO_POLL_MS);
+    ctl_wait (ctl, -1, LIVE_LET_GO_POLL_MS);
   }
   return FALSE;
 }
@@ -281,7 +277,7 @@ delete_of_gone (Ctl *ctl, const Vm *vm, ctl_domain_t *domain, int timeout_ms, GE
 
   ctl_json_bool (ctl, "backend-gone", TRUE);
   ctl_interrupt_begin (ctl);
-  ok = delete_device (ctl, vm, domain, timeout_ms + LET_GO_TIMEOUT_MS, &reason);
+  ok = delete_device (ctl, vm, domain, timeout_ms + LIVE_LET_GO_TIMEOUT_MS, &reason);
   ctl_interrupt_end (ctl);
   if (reason)
     g_propagate_error (error, g_steal_pointer (&reason));
@@ -312,7 +308,7 @@ empty_and_delete (Ctl *ctl, const Vm *vm, ctl_domain_t *domain, int timeout_ms, 
   ok = empty (ctl, vm, client, &before, timeout_ms, error);
   if (ok) {
     ctl_interrupt_begin (ctl);
-    ok = delete_device (ctl, vm, domain, LET_GO_TIMEOUT_MS, &reason);
+    ok = delete_device (ctl, vm, domain, LIVE_LET_GO_TIMEOUT_MS, &reason);
     ctl_interrupt_end (ctl);
     if (reason)
       g_propagate_error (error, g_steal_pointer (&reason));
@@ -334,7 +330,7 @@ gboolean
 live_unplug (Ctl *ctl, ctl_domain_t *domain, int timeout_ms, gboolean *ret_changed, GError **error) {
   g_autofree char *xml = NULL;
   int lock;
-  g_autoptr (Vm) vm = lock_and_read (domain, &lock, &xml, error);
+  g_autoptr (Vm) vm = live_lock (domain, &lock, &xml, error);
   gboolean has, ok;
 
   *ret_changed = FALSE;

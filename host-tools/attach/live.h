@@ -28,4 +28,13 @@ gboolean live_plug (Ctl *ctl, ctl_domain_t *domain, const DomainMemory *memory, 
  * shrink. */
 gboolean live_unplug (Ctl *ctl, ctl_domain_t *domain, int timeout_ms, gboolean *ret_changed, GError **error);
 
+/* Keeps everybody else from plugging and unplugging (launch_lock_plug), and reads the domain as it is then, with its live XML.
+ * *ret_lock is to be closed. NULL with error. */
+Vm *live_lock (ctl_domain_t *domain, int *ret_lock, char **ret_xml, GError **error);
+
+/* How long a guest has to let go of a device that it was asked for: its hot-plug driver takes 5 s of its own between request
+ * and removal on a real slot; a busy one takes longer. */
+#define LIVE_LET_GO_TIMEOUT_MS 30000
+#define LIVE_LET_GO_POLL_MS 100
+
 #endif

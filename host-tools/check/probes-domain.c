@@ -98,14 +98,37 @@ look_at_worker (Check *check, const Vm *vm) {
   return 0;
 }
 
+/* What is worth a note of a domybs-far that is well. */
+static void
+note_far (Check *check, const Vm *vm) {
+  const VmWorker *worker = &vm->far_status.worker;
+  g_autofree char *deaths = vm_worker_deaths (worker);
+
+  if (deaths) {
+    g_autofree char *path = vm_far_log_path (vm),
+                    *log = g_strdup_printf ("its guest noticed nothing but delays; %s may say why", path);
+
+    check_note (check, log, "domain '%s': domybs-far: %s", vm->label, deaths);
+  }
+  if (worker->version && strcmp (worker->version, DOMYBS_VERSION) != 0) {
+    g_autofree char *upgrade = g_strdup_printf ("domybsctl backend upgrade %s", vm->word);
+
+    check_note (check, upgrade, "domain '%s': its domybs-far is of version %s, not of this one, " DOMYBS_VERSION, vm->label,
+                worker->version);
+  }
+}
+
 /* What its domybs-far says, or that it does not. */
 static unsigned
 look_at_far (Check *check, const Vm *vm) {
   g_autofree char *trouble = vm->have_far && vm->id >= 0 ? vm_far_trouble (vm) : NULL;
   char *next = trouble ? strstr (trouble, "; ") : NULL;
 
-  if (!trouble)
+  if (!trouble) {
+    if (vm->have_far_status)
+      note_far (check, vm);
     return 0;
+  }
   if (geteuid () != 0 && vm->far_problem) {
     check_note (check, "run it as root to be sure", "domain '%s': its domybs-far can't be asked by this user", vm->label);
     return 0;

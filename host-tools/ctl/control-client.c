@@ -22,6 +22,7 @@
 
 struct ControlClient {
   char *path;
+  gboolean is_far; /* a domybs-far is to listen there, else a back-end */
   int fd;
   gboolean greeted;
   gboolean hung_up; /* why the last step failed: the connection ended */
@@ -35,6 +36,12 @@ struct ControlClient {
 };
 
 #define fail(error, ...) ctl_fail (error, CTL_ERROR_ACCESS, __VA_ARGS__)
+
+/* In messages: "its %s …". */
+static const char *
+who (const ControlClient *client) {
+  return client->is_far ? "domybs-far" : "back-end";
+}
 
 static gint64
 now_ms (void) {
@@ -67,18 +74,18 @@ depth_is_sane (const char *line, size_t length) {
 }
 
 static JsonObject *
-parse_line (const char *line, size_t length, GError **error) {
+parse_line (const ControlClient *client, const char *line, size_t length, GError **error) {
   g_autoptr (JsonParser) parser = json_parser_new ();
   JsonNode *root;
 
   if (memchr (line, 0, length) || !g_utf8_validate (line, (gssize)length, NULL) || !depth_is_sane (line, length)
       || !json_parser_load_from_data (parser, line, (gssize)length, NULL)) {
-    fail (error, "its back-end says something that is no JSON; end what listens at its control socket");
+    fail (error, "its %s says something that is no JSON; end what listens at its control socket", who (client));
     return NULL;
   }
   root = json_parser_get_root (parser);
   if (!root || !JSON_NODE_HOLDS_OBJECT (root)) {
-    fail (error, "its back-end says something that is no JSON object; end what listens at its control socket");
+    fail (error, "its %s says something that is no JSON object; end what listens at its control socket", who (client));
     return NULL;
   }
   return json_object_ref (json_node_get_object (root));
@@ -87,7 +94,7 @@ parse_line (const char *line, size_t length, GError **error) {
 static gboolean
 hung_up (ControlClient *client, GError **error) {
   client->hung_up = TRUE;
-  return fail (error, "its back-end hung up; is it just ending? 'domybsctl list' shows what runs");
+  return fail (error, "its %s hung up; is it just ending? 'domybsctl list' shows what runs", who (client));
 }
 
 /* The next line, without waiting. NULL: none yet, or with error set: there will be none. */
@@ -99,13 +106,13 @@ next_line (ControlClient *client, GError **error) {
     ssize_t n;
 
     if (newline) {
-      JsonObject *object = parse_line (client->in->str, (size_t)(newline - client->in->str), error);
+      JsonObject *object = parse_line (client, client->in->str, (size_t)(newline - client->in->str), error);
 
       g_string_erase (client->in, 0, newline - client->in->str + 1);
       return object;
     }
     if (client->in->len > CONTROL_CLIENT_LINE_BYTES_MAX) {
-      fail (error, "its back-end says a line without an end; end what listens at its control socket");
+      fail (error, "its %s says a line without an end; end what listens at its control socket", who (client));
       return NULL;
     }
     n = recv (client->fd, bytes, sizeof bytes, MSG_DONTWAIT);
@@ -168,14 +175,15 @@ open_connection (ControlClient *client, GError **error) {
   case ENOENT:
   case ECONNREFUSED:
     client->nobody = TRUE;
-    return fail (
-        error, "its back-end is not running (nobody listens at %s); it starts with the domain, if libvirt's hook is installed",
-        client->path);
+    return fail (error,
+                 "its %s is not running (nobody listens at %s); it starts with the domain, if libvirt's hook is installed",
+                 who (client), client->path);
   case EACCES:
   case EPERM:
     return fail (error, "no permission for its control socket (%s); run it as root", client->path);
   case EAGAIN:
-    return fail (error, "its back-end does not answer, and others are waiting for it already (%s); see its log", client->path);
+    return fail (error, "its %s does not answer, and others are waiting for it already (%s); see its log", who (client),
+                 client->path);
   default:
     return fail (error, "can't connect to its control socket (%s): %s", client->path, g_strerror (errno));
   }
@@ -186,6 +194,7 @@ client_new (const char *path) {
   ControlClient *client = g_new0 (ControlClient, 1);
 
   client->path = g_strdup (path);
+  client->is_far = g_str_has_suffix (path, "/far-control.sock");
   client->in = g_string_new (NULL);
   g_queue_init (&client->events);
   client->fd = -1;
@@ -232,7 +241,7 @@ send_command (ControlClient *client, const char *command, JsonObject *arguments,
     return TRUE;
   if (n < 0 && errno != EAGAIN)
     return hung_up (client, error);
-  return fail (error, "its back-end does not read what is sent to it; see its log, and 'ps' whether it is stopped");
+  return fail (error, "its %s does not read what is sent to it; see its log, and 'ps' whether it is stopped", who (client));
 }
 
 /* Reads the first line that a server says. */
@@ -242,13 +251,13 @@ take_greeting (ControlClient *client, JsonObject *line, GError **error) {
   const char *why = get_string (get_object (line, "error"), "desc"), *program;
 
   if (why)
-    return fail (error, "its back-end refuses the connection: %s", why);
-  program = g_str_has_suffix (client->path, "/far-control.sock") ? "domybs-far" : "domybs-backend";
+    return fail (error, "its %s refuses the connection: %s", who (client), why);
+  program = client->is_far ? "domybs-far" : "domybs-backend";
   if (!greeting || g_strcmp0 (get_string (greeting, "program"), program) != 0)
     return fail (error, "what listens at its control socket is no %s; end it", program);
   if (get_int (greeting, "protocol") != PROTOCOL)
-    return fail (error, "its back-end speaks another protocol than this domybsctl (%d); use the domybsctl of its version (%s)",
-                 PROTOCOL, get_string (greeting, "version") ? get_string (greeting, "version") : "unknown");
+    return fail (error, "its %s speaks another protocol than this domybsctl (%d); use the domybsctl of its version (%s)",
+                 who (client), PROTOCOL, get_string (greeting, "version") ? get_string (greeting, "version") : "unknown");
   client->greeted = TRUE;
   g_free (client->version);
   client->version = g_strdup (get_string (greeting, "version"));
@@ -270,11 +279,11 @@ take_answer (ControlClient *client, JsonObject *line, GError **error) {
   if (refusal && get_string (refusal, "desc")
       && (get_int (line, "id") == client->last_id || !json_object_has_member (line, "id"))) {
     client->unknown = g_str_has_prefix (get_string (refusal, "desc"), "unknown command ");
-    g_set_error (error, CTL_ERROR, CTL_ERROR_FAILED, "its back-end says: %s", get_string (refusal, "desc"));
+    g_set_error (error, CTL_ERROR, CTL_ERROR_FAILED, "its %s says: %s", who (client), get_string (refusal, "desc"));
     return NULL;
   }
   if (!answer || get_int (line, "id") != client->last_id) {
-    fail (error, "its back-end answers something that was not asked; end what listens at its control socket");
+    fail (error, "its %s answers something that was not asked; end what listens at its control socket", who (client));
     return NULL;
   }
   return json_object_ref (answer);
@@ -291,7 +300,7 @@ wait_line (ControlClient *client, gint64 deadline_ms, GError **error) {
 
     /* First of all: lines can come without end and none of them be the answer. */
     if (left <= 0) {
-      fail (error, "its back-end does not answer in time; see its log, and 'ps' whether it is stopped");
+      fail (error, "its %s does not answer in time; see its log, and 'ps' whether it is stopped", who (client));
       return NULL;
     }
     line = next_line (client, &reason);
@@ -429,14 +438,14 @@ control_client_replace (ControlClient *client, const char *command, int timeout_
     return meet (client, deadline_ms, error);
   if (client->unknown)
     g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED,
-                 "its back-end (version %s) is too old for that: it can't be replaced while its QEMU runs; it takes a restart "
+                 "its %s (version %s) is too old for that: it can't be replaced while its QEMU runs; it takes a restart "
                  "of the VM (shut it down and start it)",
-                 control_client_version (client));
+                 who (client), control_client_version (client));
   else if (reason && reason->code != CTL_ERROR_ACCESS)
     g_propagate_error (error, g_steal_pointer (&reason));
   else
-    g_set_error (error, CTL_ERROR, CTL_ERROR_FAILED, "its back-end has not replaced its worker within %d s; see its log",
-                 timeout_ms / 1000);
+    g_set_error (error, CTL_ERROR, CTL_ERROR_FAILED, "its %s has not replaced its worker within %d s; see its log",
+                 who (client), timeout_ms / 1000);
   return FALSE;
 }
 
@@ -472,7 +481,7 @@ control_client_event (ControlClient *client, GError **error) {
     if (line)
       answer = take_answer (client, line, &reason);
     if (answer)
-      fail (&reason, "its back-end answers something that was not asked; end what listens at its control socket");
+      fail (&reason, "its %s answers something that was not asked; end what listens at its control socket", who (client));
     if (reason && client->hung_up) {
       /* What was told meanwhile is lost, but not that there may be something */
       meet (client, now_ms () + CONTROL_CLIENT_TIMEOUT_MS, error);
@@ -562,7 +571,8 @@ gather_some (const char *const *paths, unsigned n, const char *command, gint64 d
   }
   for (unsigned i = 0; i < n; i++)
     if (asked[i].client) {
-      fail (&ret_errors[i], "its back-end does not answer in time; see its log, and 'ps' whether it is stopped");
+      fail (&ret_errors[i], "its %s does not answer in time; see its log, and 'ps' whether it is stopped",
+            who (asked[i].client));
       control_client_free (asked[i].client);
     }
 }

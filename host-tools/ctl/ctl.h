@@ -167,6 +167,7 @@ gboolean command_check (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_detach (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_grow (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_list (Ctl *ctl, int argc, char **argv, GError **error);
+gboolean command_object (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_shrink (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_status (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_target (Ctl *ctl, int argc, char **argv, GError **error);

@@ -349,11 +349,15 @@ json_far (Ctl *ctl, const Vm *vm) {
   json_builder_begin_object (builder);
   ctl_json_bytes (ctl, "shared-bytes", vm->far.bytes[DOMAIN_FAR_SHARED]);
   ctl_json_bytes (ctl, "remote-bytes", vm->far.bytes[DOMAIN_FAR_REMOTE]);
+  ctl_json_bytes (ctl, "mem-shared-bytes", vm->far.bytes[DOMAIN_FAR_MEM_SHARED]);
+  ctl_json_bytes (ctl, "mem-remote-bytes", vm->far.bytes[DOMAIN_FAR_MEM_REMOTE]);
   ctl_json_string (ctl, "storage", vm->far.storage);
   ctl_json_bool (ctl, "compress", vm->far.compress);
+  ctl_json_bytes (ctl, "wear-bytes", vm->far.wear_bytes);
   ctl_json_bool (ctl, "pending", vm->far_pending);
   json_builder_set_member_name (builder, "disks");
   vm_far_json_disks (ctl, vm);
+  json_worker (ctl, &vm->far_status.worker);
   json_error (ctl, vm->far_problem);
   json_builder_end_object (builder);
 }

@@ -10,6 +10,11 @@ size_or_unknown (guint64 bytes) {
   return bytes == VM_UNKNOWN ? g_strdup ("?") : text_size_short (bytes);
 }
 
+static gboolean
+is_some (guint64 count) {
+  return count != VM_UNKNOWN && count > 0;
+}
+
 char *
 vm_far_disk_text (const VmFarDisk *disk) {
   g_autofree char *used = size_or_unknown (vm_far_used_bytes (disk)), *size = size_or_unknown (disk->size_bytes),
@@ -20,14 +25,20 @@ vm_far_disk_text (const VmFarDisk *disk) {
   if (disk->read_p50_us != VM_UNKNOWN && disk->read_p99_us != VM_UNKNOWN)
     g_string_append_printf (text, "; reads take %" G_GUINT64_FORMAT " µs (p50), %" G_GUINT64_FORMAT " µs (p99)",
                             disk->read_p50_us, disk->read_p99_us);
+  if (is_some (disk->prefetched_pages) && disk->prefetch_used_pages != VM_UNKNOWN)
+    g_string_append_printf (text, "; %u%% of the pages read ahead were used",
+                            (unsigned)(MIN (disk->prefetch_used_pages, disk->prefetched_pages) * 100 / disk->prefetched_pages));
+  if (is_some (disk->reserve_blocks) && disk->reserved_blocks != VM_UNKNOWN) {
+    g_autofree char *ready = text_size_short (disk->reserved_blocks * DOMAIN_BLOCK_BYTES),
+                    *wanted = text_size_short (disk->reserve_blocks * DOMAIN_BLOCK_BYTES);
+
+    g_string_append_printf (text, "; %s ready for the guest, which wants %s", ready, wanted);
+  }
+  if (disk->held)
+    g_string_append (text, "; writes are held back by its wear budget");
   if (!disk->connected)
     g_string_append (text, "; not connected to QEMU");
   return g_string_free (text, FALSE);
-}
-
-static gboolean
-is_some (guint64 count) {
-  return count != VM_UNKNOWN && count > 0;
 }
 
 char *
@@ -59,6 +70,14 @@ vm_far_trouble (const Vm *vm) {
 
     if (trouble)
       return g_strdup_printf ("far disk '%s': %s", domain_far_tier_name (tier), trouble);
+  }
+  if (vm->have_far_status && vm->far_status.worker.rolled_back) {
+    g_autofree char *log = vm_far_log_path (vm);
+    const char *version = vm->far_status.worker.version;
+
+    return g_strdup_printf ("the last upgrade of its domybs-far was undone, because workers of the new version died: it is at "
+                            "version %s; see %s",
+                            version ? version : "unknown", log);
   }
   return NULL;
 }
@@ -120,6 +139,14 @@ json_disk (Ctl *ctl, DomainFarTier tier, const VmFarDisk *disk) {
   json_count (ctl, "read-p99-us", disk->read_p99_us);
   json_count (ctl, "write-p50-us", disk->write_p50_us);
   json_count (ctl, "write-p99-us", disk->write_p99_us);
+  json_count (ctl, "prefetched-pages", disk->prefetched_pages);
+  json_count (ctl, "prefetch-used-pages", disk->prefetch_used_pages);
+  json_count (ctl, "prefetch-wasted-pages", disk->prefetch_wasted_pages);
+  json_count (ctl, "reserve-blocks", disk->reserve_blocks);
+  json_count (ctl, "reserved-blocks", disk->reserved_blocks);
+  json_count (ctl, "wear-left-bytes", disk->wear_left_bytes);
+  ctl_json_bool (ctl, "wear-held", disk->held);
+  json_count (ctl, "wear-held-ms", disk->held_ms);
   json_builder_end_object (builder);
 }
 

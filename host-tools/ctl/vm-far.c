@@ -62,7 +62,7 @@ is_false (JsonObject *object, const char *name) {
 static void
 read_disk (JsonObject *object, VmFarDisk *disk) {
   JsonObject *pages = get_object (object, "pages"), *reads = get_object (object, "read-latency-us"),
-             *writes = get_object (object, "write-latency-us");
+             *writes = get_object (object, "write-latency-us"), *wear = get_object (object, "wear");
 
   *disk = (VmFarDisk){
     .there = TRUE,
@@ -74,6 +74,7 @@ read_disk (JsonObject *object, VmFarDisk *disk) {
     .packed_pages = get_count (pages, "packed"),
     .lost_pages = get_count (pages, "lost"),
     .stored_bytes = get_count (object, "stored-bytes"),
+    .blocks_in_use = get_count (object, "blocks-in-use"),
     .waiting = get_count (object, "waiting"),
     .oldest_wait_ms = get_count (object, "oldest-wait-ms"),
     .reads = get_count (object, "reads"),
@@ -85,6 +86,14 @@ read_disk (JsonObject *object, VmFarDisk *disk) {
     .read_p99_us = get_count (reads, "p99"),
     .write_p50_us = get_count (writes, "p50"),
     .write_p99_us = get_count (writes, "p99"),
+    .prefetched_pages = get_count (object, "prefetched-pages"),
+    .prefetch_used_pages = get_count (object, "prefetch-used-pages"),
+    .prefetch_wasted_pages = get_count (object, "prefetch-wasted-pages"),
+    .reserve_blocks = get_count (object, "reserve-blocks"),
+    .reserved_blocks = get_count (object, "reserved-blocks"),
+    .held = wear && get_bool (wear, "held"),
+    .wear_left_bytes = get_count (wear, "left-bytes"),
+    .held_ms = get_count (wear, "held-ms"),
     .storage = get_text (object, "storage"),
   };
 }
@@ -93,7 +102,7 @@ gboolean
 vm_far_read (JsonObject *answer, VmFarStatus *ret_status, GError **error) {
   JsonNode *node = json_object_get_member (answer, "disks");
   JsonArray *disks = node && JSON_NODE_HOLDS_ARRAY (node) ? json_node_get_array (node) : NULL;
-  VmFarStatus status = { .pid = get_count (answer, "pid"), .deaths = get_count (get_object (answer, "worker"), "deaths") };
+  VmFarStatus status = { .pid = get_count (answer, "pid") };
   unsigned n = 0;
 
   for (guint i = 0; disks && i < json_array_get_length (disks); i++) {
@@ -111,6 +120,7 @@ vm_far_read (JsonObject *answer, VmFarStatus *ret_status, GError **error) {
   }
   if (n == 0)
     return nonsense (error, "there is no far disk in it");
+  vm_worker_read (answer, &status.worker);
   *ret_status = status;
   return TRUE;
 }
@@ -119,6 +129,7 @@ void
 vm_far_clear (VmFarStatus *status) {
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
     g_clear_pointer (&status->disks[tier].storage, g_free);
+  vm_worker_clear (&status->worker);
 }
 
 guint64

@@ -14,15 +14,21 @@ typedef struct {
   guint64 size_bytes;
   guint64 same_pages, raw_pages, packed_pages, lost_pages; /* that hold something: of one value, as they are, compressed */
   guint64 stored_bytes;                                    /* what they take */
+  guint64 blocks_in_use;                                   /* of 2 MiB, with at least one of them */
   guint64 waiting, oldest_wait_ms;                         /* requests of the guest that wait for storage */
   guint64 reads, writes, discards, errors, damaged_pages;
   guint64 read_p50_us, read_p99_us, write_p50_us, write_p99_us;
+  guint64 prefetched_pages, prefetch_used_pages, prefetch_wasted_pages; /* read ahead of the guest; what came of them */
+  guint64 reserve_blocks, reserved_blocks; /* that the guest wants to have ready beyond those in use; that are */
+  gboolean held;                           /* its day's budget of writes is used up, and the guest's writes wait for it */
+  guint64 wear_left_bytes, held_ms;
   char *storage;
 } VmFarDisk;
 
 typedef struct {
   VmFarDisk disks[DOMAIN_FAR_TIERS];
-  guint64 pid, deaths;
+  guint64 pid;
+  VmWorker worker;
 } VmFarStatus;
 
 /* Reads the answer to `status`. CTL_ERROR_ACCESS where it makes no sense. */

@@ -72,12 +72,13 @@ maybe_bool (JsonObject *object, const char *name) {
   return is_type (node, G_TYPE_BOOLEAN) && json_node_get_boolean (node);
 }
 
-static void
-read_worker (JsonObject *answer, VmWorker *ret) {
+void
+vm_worker_read (JsonObject *answer, VmWorker *ret) {
   JsonNode *node = json_object_get_member (answer, "worker");
   JsonObject *worker = node && JSON_NODE_HOLDS_OBJECT (node) ? json_node_get_object (node) : NULL;
   g_autofree char *mode = NULL;
 
+  *ret = (VmWorker){ 0 };
   if (!worker)
     return;
   mode = maybe_string (worker, "mode");
@@ -136,15 +137,20 @@ vm_status_read (JsonObject *answer, VmStatus *ret_status, GError **error) {
   status.blocks_stuck = maybe_count (guest, "blocks-stuck");
   status.refused_reason = maybe_string (answer, "refused-reason");
   status.driver = status.session ? maybe_string (guest, "driver") : NULL;
-  read_worker (answer, &status.worker);
+  vm_worker_read (answer, &status.worker);
   *ret_status = status;
   return TRUE;
+}
+
+void
+vm_worker_clear (VmWorker *worker) {
+  g_clear_pointer (&worker->version, g_free);
+  g_clear_pointer (&worker->last_death, g_free);
 }
 
 void
 vm_status_clear (VmStatus *status) {
   g_clear_pointer (&status->refused_reason, g_free);
   g_clear_pointer (&status->driver, g_free);
-  g_clear_pointer (&status->worker.version, g_free);
-  g_clear_pointer (&status->worker.last_death, g_free);
+  vm_worker_clear (&status->worker);
 }

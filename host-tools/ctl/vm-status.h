@@ -22,6 +22,10 @@ typedef struct {
   gboolean rolled_back; /* the last upgrade was undone, because workers of the new version died */
 } VmWorker;
 
+/* Reads "worker" of a `status`, a back-end's or a domybs-far's; known is FALSE where there is none. */
+void vm_worker_read (JsonObject *answer, VmWorker *ret_worker);
+void vm_worker_clear (VmWorker *worker);
+
 typedef struct {
   guint64 block_bytes;
   guint64 window_blocks, max_blocks, granted_blocks;

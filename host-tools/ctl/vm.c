@@ -181,23 +181,32 @@ ask_all (Vm **vms, unsigned n) {
   }
 }
 
+char *
+vm_far_log_path (const Vm *vm) {
+  const DomainIdentity identity = { vm->name, vm->uuid, vm->id };
+
+  return launch_far_log_path (&identity);
+}
+
+void
+vm_far_gone_error (const Vm *vm, GError **error) {
+  g_autofree char *log = vm_far_log_path (vm);
+
+  g_set_error (error, CTL_ERROR, CTL_ERROR_ACCESS,
+               "its domybs-far is gone, and with it all that the guest has in far memory: programs of the guest that need it "
+               "wait for ever; 'virsh destroy %s' and start it again, %s may say what happened",
+               vm->word, log);
+}
+
 static void
 take_far_answer (Vm *vm, const char *path, JsonObject *answer, GError *error) {
   if (answer) {
     vm->have_far_status = vm_far_read (answer, &vm->far_status, &vm->far_problem);
   } else if (control_client_nobody (path)) {
-    const DomainIdentity identity = { vm->name, vm->uuid, vm->id };
-    g_autofree char *log = launch_far_log_path (&identity);
-
-    g_set_error (&vm->far_problem, CTL_ERROR, CTL_ERROR_ACCESS,
-                 "its domybs-far is gone, and with it all that the guest has in far memory: programs of the guest that need it "
-                 "wait for ever; 'virsh destroy %s' and start it again, %s may say what happened",
-                 vm->word, log);
+    vm_far_gone_error (vm, &vm->far_problem);
     g_error_free (error);
   } else {
     vm->far_problem = error;
-    if (g_str_has_prefix (error->message, "its back-end"))
-      g_prefix_error (&vm->far_problem, "domybs-far: ");
   }
 }
 
@@ -319,6 +328,21 @@ vm_connect (Vm *vm, GError **error) {
   if (vm_is_gone (vm)) {
     g_clear_error (error);
     vm_gone_error (vm, error);
+  }
+  vm_prefix_error (vm, error);
+  return NULL;
+}
+
+ControlClient *
+vm_connect_far (const Vm *vm, GError **error) {
+  g_autofree char *path = launch_far_control_path (vm->uuid);
+  ControlClient *client = control_client_new (path, CONTROL_CLIENT_TIMEOUT_MS, error);
+
+  if (client)
+    return client;
+  if (control_client_nobody (path)) {
+    g_clear_error (error);
+    vm_far_gone_error (vm, error);
   }
   vm_prefix_error (vm, error);
   return NULL;

@@ -64,8 +64,13 @@ gboolean vm_is_gone (Vm *vm);
 /* CTL_ERROR_ACCESS: what came of that, and the way out; without the object. */
 void vm_gone_error (const Vm *vm, GError **error);
 
-/* Its back-end's log. */
+/* The same for its domybs-far: a client of it, for a VM that runs with far disks; and what came of it when nobody listens. */
+ControlClient *vm_connect_far (const Vm *vm, GError **error);
+void vm_far_gone_error (const Vm *vm, GError **error);
+
+/* Its back-end's log, and its domybs-far's. */
 char *vm_log_path (const Vm *vm);
+char *vm_far_log_path (const Vm *vm);
 
 /* Puts "domain 'x': " in front of an error. */
 void vm_prefix_error (const Vm *vm, GError **error);

@@ -383,6 +383,7 @@ add_far_disks (Attach *attach, GError **error) {
   record->last_bus = domain_far_last_bus (attach->xml);
   record->far.storage = g_strdup (far->storage);
   record->far.compress = far->compress;
+  record->far.wear_bytes = far->wear_bytes;
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
     record->far.bytes[tier] = far->bytes[tier];
   domain_far_add (attach->xml, far, folder, targets);

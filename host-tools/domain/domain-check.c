@@ -337,8 +337,8 @@ domain_check_neighbours (const DomainXml *xml, GError **error) {
 }
 
 /* QEMU tells every vhost-user device of every region, the window too. */
-static gboolean
-check_regions (const DomainXml *xml, gboolean window, GError **error) {
+gboolean
+domain_check_regions (const DomainXml *xml, gboolean window, GError **error) {
   g_autofree char *how = NULL;
   const unsigned n = domain_ram_regions (xml, &how), room = DOMAIN_RAM_REGIONS_MAX - (window ? 1 : 0);
 
@@ -350,8 +350,8 @@ check_regions (const DomainXml *xml, gboolean window, GError **error) {
 }
 
 /* Any guest has a driver for them, so they ask for less. */
-static gboolean
-check_far (const DomainXml *xml, GError **error) {
+gboolean
+domain_check_far_neighbours (const DomainXml *xml, GError **error) {
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
     xmlNode *disk = domain_far_disk (xml, tier);
 
@@ -378,10 +378,10 @@ domain_check_attachable (const DomainXml *xml, const DomainAttachOptions *option
       && (!check_machine (xml, error) || !check_qemu (host, error) || !domain_check_neighbours (xml, error)
           || !check_arguments (xml, error)))
     return FALSE;
-  if (options->far && !check_far (xml, error))
+  if (options->far && !domain_check_far_neighbours (xml, error))
     return FALSE;
   if (!domain_boot_memory (xml, &bytes))
     return refuse (error, "its <memory> can't be understood (line %lu); correct it",
                    domain_xml_line (domain_xml_child (domain_xml_root (xml), "memory")));
-  return check_regions (xml, window, error) && (!window || check_window_fits (xml, options->window_bytes, host, error));
+  return domain_check_regions (xml, window, error) && (!window || check_window_fits (xml, options->window_bytes, host, error));
 }

@@ -16,6 +16,12 @@ gboolean domain_check_attachable (const DomainXml *xml, const DomainAttachOption
 /* What rules the device out whether it is plugged before or after the start: a device that pins memory, locked memory, … */
 gboolean domain_check_neighbours (const DomainXml *xml, GError **error);
 
+/* The same for far disks: memory that can't be shared, far disks that are there already. */
+gboolean domain_check_far_neighbours (const DomainXml *xml, GError **error);
+
+/* Whether vhost-user has room for its regions of memory, and for a window beside them. */
+gboolean domain_check_regions (const DomainXml *xml, gboolean window, GError **error);
+
 /* The room that the hidden port keeps for a window: twice its size, since firmware aligns a port's range to what is plugged in
  * at boot, and a window must begin at a multiple of its own size. */
 guint64 domain_port_room (guint64 window_bytes);

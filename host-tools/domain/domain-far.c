@@ -14,7 +14,12 @@ devices_of (const DomainXml *xml) {
 
 const char *
 domain_far_tier_name (DomainFarTier tier) {
-  static const char *const names[DOMAIN_FAR_TIERS] = { "shared", "remote" };
+  static const char *const names[DOMAIN_FAR_TIERS] = {
+    [DOMAIN_FAR_SHARED] = "shared",
+    [DOMAIN_FAR_REMOTE] = "remote",
+    [DOMAIN_FAR_MEM_SHARED] = "mem-shared",
+    [DOMAIN_FAR_MEM_REMOTE] = "mem-remote",
+  };
 
   return names[tier];
 }
@@ -59,16 +64,27 @@ domain_far_clear (DomainFar *far) {
   *far = (DomainFar){ 0 };
 }
 
+void
+domain_far_copy (const DomainFar *far, DomainFar *ret_far) {
+  *ret_far = *far;
+  ret_far->storage = g_strdup (far->storage);
+}
+
 /* ---- reading ---- */
 
 xmlNode *
 domain_far_disk (const DomainXml *xml, DomainFarTier tier) {
-  g_autofree char *alias = g_strconcat (ALIAS_PREFIX, domain_far_tier_name (tier), NULL);
+  g_autofree char *alias = domain_far_alias (tier);
   xmlNode *disk = domain_xml_child (devices_of (xml), "disk");
 
   while (disk && !domain_xml_attribute_is (domain_xml_child (disk, "alias"), "name", alias))
     disk = domain_xml_next (disk);
   return disk;
+}
+
+char *
+domain_far_alias (DomainFarTier tier) {
+  return g_strconcat (ALIAS_PREFIX, domain_far_tier_name (tier), NULL);
 }
 
 gboolean
@@ -139,6 +155,26 @@ is_used (const DomainXml *xml, guint64 bus) {
   return FALSE;
 }
 
+unsigned
+domain_far_free_ports (const DomainXml *xml) {
+  xmlNode *controller = domain_xml_child (devices_of (xml), "controller");
+  gboolean express = FALSE;
+  unsigned n = 0;
+  guint64 index;
+
+  for (; controller; controller = domain_xml_next (controller)) {
+    if (!domain_xml_attribute_is (controller, "type", "pci"))
+      continue;
+    express |= domain_xml_attribute_is (controller, "model", "pcie-root");
+    if (!domain_xml_attribute_is (controller, "model", "pcie-root-port")
+        && !domain_xml_attribute_is (controller, "model", "pcie-switch-downstream-port"))
+      continue;
+    n += is_pci (controller, "index", 255, &index) && index > 0 && !is_used (xml, index)
+         && !domain_xml_attribute_is (domain_xml_child (controller, "target"), "hotplug", "off");
+  }
+  return express ? n : G_MAXUINT;
+}
+
 /* ---- targets ---- */
 
 /* "vda" is 1; 0: another name. */
@@ -205,29 +241,38 @@ free_target (const DomainXml *xml, xmlNode **ret_last) {
 
 /* ---- editing ---- */
 
-static void
-add_disk (DomainXml *xml, DomainFarTier tier, unsigned queues, const char *folder, GPtrArray *targets) {
-  g_autofree char *socket = domain_far_socket_name (tier), *path = g_build_filename (folder, socket, NULL), *fragment = NULL;
-  xmlNode *devices = devices_of (xml), *last;
-  char *target = free_target (xml, &last);
+static char *
+disk_text (DomainFarTier tier, unsigned queues, const char *folder, const char *target) {
+  g_autofree char *socket = domain_far_socket_name (tier), *path = g_build_filename (folder, socket, NULL);
 
   /* snapshot='no' is what libvirt writes there itself. */
-  fragment = g_markup_printf_escaped ("<disk type='vhostuser' device='disk' snapshot='no'>\n"
-                                      "  <driver name='qemu' type='raw' queues='%u'/>\n"
-                                      "  <source type='unix' path='%s'>\n"
-                                      "    <reconnect enabled='yes' timeout='1'/>\n"
-                                      "  </source>\n"
-                                      "  <target dev='%s' bus='virtio'/>\n"
-                                      "  <alias name='" ALIAS_PREFIX "%s'/>\n"
-                                      "</disk>",
-                                      queues, path, target, domain_far_tier_name (tier));
+  return g_markup_printf_escaped ("<disk type='vhostuser' device='disk' snapshot='no'>\n"
+                                  "  <driver name='qemu' type='raw' queues='%u'/>\n"
+                                  "  <source type='unix' path='%s'>\n"
+                                  "    <reconnect enabled='yes' timeout='1'/>\n"
+                                  "  </source>\n"
+                                  "  <target dev='%s' bus='virtio'/>\n"
+                                  "  <alias name='" ALIAS_PREFIX "%s'/>\n"
+                                  "</disk>",
+                                  queues, path, target, domain_far_tier_name (tier));
+}
+
+static void
+add_disk (DomainXml *xml, DomainFarTier tier, unsigned queues, const char *folder, GPtrArray *targets) {
+  xmlNode *devices = devices_of (xml), *last;
+  char *target = free_target (xml, &last);
+  g_autofree char *fragment = disk_text (tier, queues, folder, target);
+
   if (!last)
     last = domain_xml_child (devices, "emulator");
   if (last)
     domain_xml_insert_after (xml, last, fragment);
   else
     domain_xml_append (xml, devices, fragment);
-  g_ptr_array_add (targets, target);
+  if (targets)
+    g_ptr_array_add (targets, target);
+  else
+    g_free (target);
 }
 
 gboolean
@@ -239,6 +284,24 @@ domain_far_add (DomainXml *xml, const DomainFar *far, const char *folder, GPtrAr
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
     if (far->bytes[tier])
       add_disk (xml, tier, queues, folder, targets);
+  return TRUE;
+}
+
+gboolean
+domain_far_add_texts (DomainXml *xml, const DomainFar *far, const char *folder, GPtrArray *texts) {
+  const unsigned queues = domain_far_queues (xml);
+
+  if (!devices_of (xml))
+    return FALSE;
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
+    xmlNode *last;
+    g_autofree char *target = free_target (xml, &last);
+
+    if (!far->bytes[tier])
+      continue;
+    g_ptr_array_add (texts, disk_text (tier, queues, folder, target));
+    add_disk (xml, tier, queues, folder, NULL);
+  }
   return TRUE;
 }
 

@@ -28,6 +28,13 @@ unsigned domain_far_last_bus (const DomainXml *xml);
 /* Adds the disks; folder: where their sockets will be. FALSE: there are no <devices> to add them to. */
 gboolean domain_far_add (DomainXml *xml, const DomainFar *far, const char *folder, GPtrArray *targets);
 
+/* The same, and the text of each disk is appended to texts. */
+gboolean domain_far_add_texts (DomainXml *xml, const DomainFar *far, const char *folder, GPtrArray *texts);
+
+/* How many disks could be plugged into the running VM (its live XML): its free ports for hot plug. G_MAXUINT where libvirt
+ * alone knows, as on machines without PCI Express. */
+unsigned domain_far_free_ports (const DomainXml *xml);
+
 /* Removes the disks, and PCI ports higher than last_bus that libvirt added for them and nothing else uses. Returns how many
  * disks. */
 unsigned domain_far_remove (DomainXml *xml, unsigned last_bus);

@@ -146,6 +146,7 @@ read_one_added (xmlNode *node, DomainAdded *added, GError **error) {
 /* Sizes and storage. The storage is opened by root: nothing that could be taken for another option, and no relative path. */
 static gboolean
 read_far (xmlNode *node, DomainRecord *record, GError **error) {
+  g_autofree char *wear = NULL;
   guint64 last_bus;
 
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
@@ -166,6 +167,9 @@ read_far (xmlNode *node, DomainRecord *record, GError **error) {
     return refuse (node, error, "storage is neither an absolute path nor an NBD URI");
   if (!read_choice (node, "compress", "no", "yes", &record->far.compress, error)
       || !read_number (node, "last-bus", 0, 255, &last_bus, error))
+    return FALSE;
+  wear = domain_xml_attribute (node, "wear");
+  if (wear && !read_number (node, "wear", DOMAIN_FAR_WEAR_BYTES_MIN, DOMAIN_FAR_WEAR_BYTES_MAX, &record->far.wear_bytes, error))
     return FALSE;
   record->last_bus = (unsigned)last_bus;
   return TRUE;
@@ -219,8 +223,10 @@ format_far (GString *text, const char *prefix, const DomainRecord *record) {
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
     if (record->far.bytes[tier])
       g_string_append_printf (text, " %s=\"%" G_GUINT64_FORMAT "\"", domain_far_tier_name (tier), record->far.bytes[tier]);
-  g_string_append_printf (text, " storage=\"%s\" compress=\"%s\" last-bus=\"%u\"/>\n", storage,
-                          record->far.compress ? "yes" : "no", record->last_bus);
+  g_string_append_printf (text, " storage=\"%s\" compress=\"%s\"", storage, record->far.compress ? "yes" : "no");
+  if (record->far.wear_bytes)
+    g_string_append_printf (text, " wear=\"%" G_GUINT64_FORMAT "\"", record->far.wear_bytes);
+  g_string_append_printf (text, " last-bus=\"%u\"/>\n", record->last_bus);
 }
 
 char *

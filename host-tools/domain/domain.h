@@ -49,12 +49,22 @@ typedef struct {
   gboolean present;        /* FALSE: only the port is there (after a live detach) */
 } DomainMemory;
 
-/* Far disks, each of which is a tier that the guest's kernel pages to. */
-typedef enum { DOMAIN_FAR_SHARED, DOMAIN_FAR_REMOTE, DOMAIN_FAR_TIERS } DomainFarTier;
+/* Far disks. The first two are what the guest's kernel pages to. The others are memory of its programs: the guest's driver
+ * hands out ranges of them through /dev/domybs, and they never become swap. */
+typedef enum {
+  DOMAIN_FAR_SHARED,
+  DOMAIN_FAR_REMOTE,
+  DOMAIN_FAR_MEM_SHARED,
+  DOMAIN_FAR_MEM_REMOTE,
+  DOMAIN_FAR_TIERS,
+} DomainFarTier;
 
 /* The smallest disk that is of any use; the largest that domybs-far can have. */
 #define DOMAIN_FAR_BYTES_MIN (G_GUINT64_CONSTANT (64) << 20)
 #define DOMAIN_FAR_BYTES_MAX (G_GUINT64_CONSTANT (16) << 40)
+/* A day's budget of writes, within domybs-far's limits. */
+#define DOMAIN_FAR_WEAR_BYTES_MIN (G_GUINT64_CONSTANT (64) << 20)
+#define DOMAIN_FAR_WEAR_BYTES_MAX (G_GUINT64_CONSTANT (1) << 50)
 /* How many queues attach gives a disk at most, and how many it can have. */
 #define DOMAIN_FAR_QUEUES_MAX 4u
 #define DOMAIN_FAR_QUEUES_LIMIT 16u
@@ -63,13 +73,17 @@ typedef struct {
   guint64 bytes[DOMAIN_FAR_TIERS]; /* multiples of 2 MiB; 0: no disk of that tier */
   char *storage;                   /* absolute path of a folder, a file or a block device, or an NBD URI */
   gboolean compress;
+  guint64 wear_bytes; /* that each of them may write to its storage in a day; 0: as many as it likes */
 } DomainFar;
 
 void domain_far_clear (DomainFar *far);
+/* *ret_far is to be cleared. */
+void domain_far_copy (const DomainFar *far, DomainFar *ret_far);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (DomainFar, domain_far_clear)
 gboolean domain_far_is_none (const DomainFar *far);
 
-/* "shared"; and the name of the disk's socket, beside the back-end's: "far-shared.sock", to be freed. */
+/* "shared", "mem-shared": with "domybs-" before it the serial that the guest sees; and the name of the disk's socket, beside
+ * the back-end's: "far-shared.sock", to be freed. */
 const char *domain_far_tier_name (DomainFarTier tier);
 char *domain_far_socket_name (DomainFarTier tier);
 
@@ -135,6 +149,23 @@ gboolean domain_check_start (const char *xml, GError **error);
 /* Whether the device can be plugged into this *running* domain (xml: its live XML): its port with enough room for the window is
  * there, and its memory is shared. Else CTL_ERROR_REFUSED, saying that it takes a restart of the VM and why. */
 gboolean domain_check_live (const char *xml, guint64 window_bytes, GError **error);
+
+/* Whether these far disks can be plugged into this *running* domain: its memory is shared, and it has a free port for each.
+ * Else CTL_ERROR_REFUSED, as above; also when it has far disks. */
+gboolean domain_check_live_far (const char *xml, const DomainFar *far, GError **error);
+
+/* Those disks as virDomainAttachDeviceFlags takes them (of strings, in the order of the tiers), with their sockets beside
+ * socket_path, and how many queues each has. NULL with error. */
+GPtrArray *domain_far_devices (const char *xml, const DomainFar *far, const char *socket_path,
+                               unsigned ret_queues[DOMAIN_FAR_TIERS], GError **error);
+
+/* Which far disks this XML has, by their aliases, whatever the metadata says; returns how many. The alias is to be freed. */
+unsigned domain_far_there (const char *xml, gboolean ret_there[DOMAIN_FAR_TIERS]);
+char *domain_far_alias (DomainFarTier tier);
+
+/* The metadata element as virDomainSetMetadata takes it, with these far disks in place of those that were in there (far NULL:
+ * with none). *ret_element NULL: nothing is attached any more, there should be none. */
+gboolean domain_metadata_with_far (const char *xml, const DomainFar *far, char **ret_element, GError **error);
 
 /* The metadata element as virDomainSetMetadata takes it (it wants neither prefix nor xmlns, but adds them): with `memory`, and
  * with the record of what attach added to this XML. CTL_ERROR_NOT_FOUND when no memory device is attached. */

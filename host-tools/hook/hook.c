@@ -50,12 +50,12 @@ start (const char *xml, const DomainIdentity *identity, GError **error) {
   unsigned queues[DOMAIN_FAR_TIERS];
   DomainMemory memory;
   /* present FALSE: only the port is there; hot plug starts a back-end */
-  const gboolean has_memory = domain_read_memory (xml, &memory, &reason) && memory.present,
+  const gboolean has_device = domain_read_memory (xml, &memory, &reason), has_memory = has_device && memory.present,
                  has_far = !reason && domain_read_far (xml, &far, queues, &reason);
 
   if (!reason && (has_memory || has_far) && domain_check_start (xml, &reason)
       && (!has_memory || launch_start (identity, &memory, dac_label, &reason)) && has_far
-      && !launch_far_start (identity, &far, queues, dac_label, &reason) && has_memory)
+      && !launch_far_start (identity, &far, queues, has_device, dac_label, &reason) && has_memory)
     launch_stop (identity->uuid, NULL);
   if (!reason)
     return TRUE;

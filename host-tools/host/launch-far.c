@@ -9,7 +9,8 @@
 #define PID_NAME "far.pid"
 #define CONTROL_NAME "far-control.sock"
 
-static const char *const files[] = { "far-shared.sock", "far-remote.sock", CONTROL_NAME, PID_NAME, PID_NAME ".new", NULL };
+static const char *const files[] = { "far-shared.sock", "far-remote.sock", "far-mem-shared.sock", "far-mem-remote.sock",
+                                     CONTROL_NAME,      PID_NAME,          PID_NAME ".new",       NULL };
 static const PlaceKind kind = { "domybs-far", PID_NAME, files };
 
 char *
@@ -87,9 +88,11 @@ file_in_folder (const DomainFar *far, const char *uuid, DomainFarTier tier) {
 /* As in launch.c, numbers and words of ours, and the storage, which the metadata's reader has checked for commas and the like.
  */
 static GPtrArray *
-make_arguments (const Place *place, const DomainIdentity *identity, const DomainFar *far, const unsigned *queues, gid_t gid) {
+make_arguments (const Place *place, const DomainIdentity *identity, const DomainFar *far, const unsigned *queues,
+                gboolean memory_device, gid_t gid) {
   GPtrArray *arguments = g_ptr_array_new_with_free_func (g_free);
-  g_autofree char *name = place_printable_name (identity);
+  g_autofree char *name = place_printable_name (identity),
+                  *wear = far->wear_bytes ? g_strdup_printf (",wear=%" G_GUINT64_FORMAT, far->wear_bytes) : g_strdup ("");
 
   g_ptr_array_add (arguments, g_strdup (launch_far_program ()));
   g_ptr_array_add (arguments, g_strdup ("--once"));
@@ -98,12 +101,17 @@ make_arguments (const Place *place, const DomainIdentity *identity, const Domain
     g_autofree char *socket = socket_path (identity->uuid, tier), *file = file_in_folder (far, identity->uuid, tier);
 
     if (queues[tier])
-      g_ptr_array_add (arguments, g_strdup_printf ("--disk=%s,size=%" G_GUINT64_FORMAT ",queues=%u,socket=%s,storage=%s",
+      g_ptr_array_add (arguments, g_strdup_printf ("--disk=%s,size=%" G_GUINT64_FORMAT ",queues=%u,socket=%s,storage=%s%s",
                                                    domain_far_tier_name (tier), far->bytes[tier], queues[tier], socket,
-                                                   file ? file : far->storage));
+                                                   file ? file : far->storage, wear));
   }
   if (far->compress)
     g_ptr_array_add (arguments, g_strdup ("--compress"));
+  if (memory_device) {
+    g_autofree char *control_path = launch_control_path (identity->uuid);
+
+    g_ptr_array_add (arguments, g_strconcat ("--memory-device=", control_path, NULL));
+  }
   g_ptr_array_add (arguments, g_strdup_printf ("--socket-group=%u", (unsigned)gid));
   g_ptr_array_add (arguments, g_strdup ("--socket-mode=0660"));
   g_ptr_array_add (arguments, g_strdup (place->argument));
@@ -132,21 +140,23 @@ make_folder (const DomainFar *far, GError **error) {
 
 gboolean
 launch_far_start (const DomainIdentity *identity, const DomainFar *far, const unsigned queues[DOMAIN_FAR_TIERS],
-                  const char *dac_label, GError **error) {
+                  gboolean memory_device, const char *dac_label, GError **error) {
   g_auto (Place) place = PLACE_NONE;
   g_autoptr (GPtrArray) arguments = NULL;
   g_autofree char *log_path = launch_far_log_path (identity);
   gid_t gid;
-  gboolean ok;
+  gboolean ok, any = FALSE;
 
-  if (!queues[DOMAIN_FAR_SHARED] && !queues[DOMAIN_FAR_REMOTE])
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
+    any |= queues[tier] != 0;
+  if (!any)
     return TRUE;
   if (!make_folder (far, error) || !qemu_group_find (dac_label, &gid, error)
       || !open_place (&place, identity->uuid, queues, TRUE, error))
     return FALSE;
   if (place_is_foreign (&place))
     return TRUE;
-  arguments = make_arguments (&place, identity, far, queues, gid);
+  arguments = make_arguments (&place, identity, far, queues, memory_device, gid);
   if (place_is_fresh (&place, (const char *const *)arguments->pdata))
     return TRUE;
   if (!place_end_process (&place, error))

@@ -9,7 +9,8 @@
 #include "host/launch.h"
 #include "host/process.h"
 
-#define PLACE_SOCKETS_MAX 2
+/* One for each far disk that a VM can have. */
+#define PLACE_SOCKETS_MAX ((unsigned)DOMAIN_FAR_TIERS)
 
 typedef struct {
   const char *what;         /* in messages: "its %s …" */

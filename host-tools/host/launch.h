@@ -40,6 +40,7 @@ const char *launch_logdir (void);
 const char *launch_program (void);
 const char *launch_far_program (void);
 const char *launch_far_folder (void);
+const char *launch_object_folder (void); /* where objects are (object/object.h) */
 /* How long to wait where it is said to be ms: just so, but tests have less patience. */
 int launch_patience_ms (int ms);
 
@@ -62,15 +63,16 @@ gboolean launch_stop (const char *uuid, GError **error);
 
 /* The same for the process behind the far disks (domybs-far). It has its own sockets, pid file and log beside the back-end's:
  *
- *     RUNDIR/vm/UUID/far-shared.sock, far-remote.sock, far-control.sock, far.pid
+ *     RUNDIR/vm/UUID/far-shared.sock and so on for each disk, far-control.sock, far.pid
  *     LOGDIR/NAME.far.log
  *
- * queues: as domain_read_far says, 0 for a disk that is not there. QEMU would wait for it to come back, but what it keeps is lost
+ * queues: as domain_read_far says, 0 for a disk that is not there. memory_device: the VM has one, whose back-end may come later
+ * and may go; it says what the guest wants to have ready. QEMU would wait for it to come back, but what it keeps is lost
  * when it ends; so here, too, one that serves a QEMU is left alone. */
 char *launch_far_control_path (const char *uuid);
 char *launch_far_log_path (const DomainIdentity *identity);
 gboolean launch_far_start (const DomainIdentity *identity, const DomainFar *far, const unsigned queues[DOMAIN_FAR_TIERS],
-                           const char *dac_label, GError **error);
+                           gboolean memory_device, const char *dac_label, GError **error);
 gboolean launch_far_stop (const char *uuid, GError **error);
 pid_t launch_far_pid (const char *uuid); /* as launch_pid */
 

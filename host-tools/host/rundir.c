@@ -27,6 +27,11 @@ launch_far_folder (void) {
   return DOMYBS_FAR_FOLDER;
 }
 
+const char *
+launch_object_folder (void) {
+  return DOMYBS_OBJECT_FOLDER;
+}
+
 int
 launch_patience_ms (int ms) {
   return ms;

@@ -70,6 +70,9 @@ scene_use_xml (Scene *scene, const char *xml) {
 
 const char *
 scene_add (Scene *scene, const char *name, gboolean running, const char *metadata) {
+  static const char disk[] = "<devices><disk type='vhostuser' device='disk'><driver name='qemu' type='raw' queues='1'/><source "
+                             "type='unix' path='/run/far-shared.sock'/><target dev='vda' bus='virtio'/>"
+                             "<alias name='ua-domybs-shared'/></disk></devices>";
   const unsigned number = ++scene->n_domains;
   g_autofree char *clean = g_markup_escape_text (name, -1);
   g_autofree char *uuid = g_strdup_printf ("0f5c1a52-8d1e-4f0a-9a57-%012u", number);
@@ -78,9 +81,10 @@ scene_add (Scene *scene, const char *name, gboolean running, const char *metadat
   /* test:runstate 5 is VIR_DOMAIN_SHUTOFF */
   g_string_append_printf (scene->domains,
                           "<domain type='test'>%s<name>%s</name><uuid>%s</uuid><memory unit='KiB'>1048576</memory>"
-                          "<os><type>hvm</type></os>%s%s%s</domain>\n",
+                          "<os><type>hvm</type></os>%s%s%s%s</domain>\n",
                           running ? "" : "<test:runstate>5</test:runstate>", clean, uuid, metadata ? "<metadata>" : "",
-                          metadata ? metadata : "", metadata ? "</metadata>" : "");
+                          metadata ? metadata : "", metadata ? "</metadata>" : "",
+                          metadata && strstr (metadata, "<domybs:far") ? disk : "");
   return g_intern_string (uuid);
 }
 

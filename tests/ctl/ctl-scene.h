@@ -27,10 +27,17 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (Scene, scene_free)
 #define SCENE_FAR                                                                                                              \
   "<domybs:domybs xmlns:domybs='urn:domybs:libvirt:1'><domybs:far shared='1073741824' remote='2147483648' storage='/srv/far' "  \
   "compress='no' last-bus='4'/></domybs:domybs>"
+/* … and of one that has both. */
+#define SCENE_BOTH                                                                                                             \
+  "<domybs:domybs xmlns:domybs='urn:domybs:libvirt:1'><domybs:memory window='4294967296' local-max='1073741824' "              \
+  "grant='reserve' present='yes'/><domybs:far shared='1073741824' storage='/srv/far' compress='no' last-bus='4'/>"             \
+  "</domybs:domybs>"
 #define SCENE_FAR_STATUS                                                                                                       \
   "\"pid\":7,\"worker\":{\"deaths\":0},\"disks\":[{\"tier\":\"shared\",\"connected\":true,\"size-bytes\":1073741824,"                \
   "\"pages\":{\"same\":1024,\"raw\":2048,\"packed\":1024,\"lost\":0},\"stored-bytes\":10485760,\"waiting\":0,\"oldest-wait-ms\":0,"   \
   "\"reads\":5,\"writes\":6,\"discards\":7,\"errors\":0,\"damaged-pages\":0,\"read-latency-us\":{\"p50\":90,\"p95\":200,\"p99\":400}," \
+  "\"prefetched-pages\":200,\"prefetch-used-pages\":150,\"prefetch-wasted-pages\":8,\"reserve-blocks\":32,\"reserved-blocks\":16," \
+  "\"wear\":{\"day-bytes\":1073741824,\"left-bytes\":4096,\"held\":true,\"held-ms\":12},"                                      \
   "\"write-latency-us\":{\"p50\":10,\"p95\":20,\"p99\":30},\"storage\":\"file /srv/far/x\","                                          \
   "\"blocks\":512,\"cell-blocks\":256,\"in-use\":[3,0]}]" /* this line: `blocks` */
 

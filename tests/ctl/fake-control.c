@@ -21,6 +21,7 @@ struct FakeControl {
   const char *version;
   unsigned deaths;
   gboolean rolled_back;
+  unsigned away;
   char *target; /* JSON */
 };
 
@@ -64,10 +65,22 @@ status_text (FakeControl *control) {
                           have_target ? control->target : "0", control->target, worker);
 }
 
+static char *
+far_status_text (FakeControl *control) {
+  g_autofree char *worker = control->habits.too_old ? g_strdup ("") : worker_text (control);
+  const gboolean connected = !control->away;
+
+  control->away -= !connected;
+  return g_strdup_printf ("\"pid\":99,\"disks\":[{\"tier\":\"shared\",\"connected\":%s,\"size-bytes\":1073741824,"
+                          "\"blocks-in-use\":%u}]%s",
+                          connected ? "true" : "false", control->habits.blocks, worker);
+}
+
 static void
 next_worker (FakeControl *control, gboolean died) {
   g_atomic_int_inc (&control->starts);
   control->deaths += died;
+  control->away = control->habits.away;
 }
 
 /* FALSE: the worker ends now. */
@@ -114,7 +127,9 @@ take_line (FakeControl *control, int fd, const char *line) {
     g_free (control->target);
     control->target = g_strndup (blocks, strcspn (blocks, "}"));
   }
-  status = control->habits.status ? g_strdup (control->habits.status) : status_text (control);
+  status = control->habits.status ? g_strdup (control->habits.status)
+           : control->habits.far  ? far_status_text (control)
+                                  : status_text (control);
   answer = g_strdup_printf ("{\"return\":{%s},\"id\":%d}\n", status, id);
   return say (fd, answer);
 }
@@ -124,7 +139,7 @@ static void
 serve (FakeControl *control, int fd) {
   g_autofree char *greeting
       = g_strdup_printf ("{\"domybs\":{\"program\":\"%s\",\"version\":\"%s\",\"protocol\":1}}\n",
-                         control->habits.status ? "domybs-far" : "domybs-backend", control->version);
+                         control->habits.status || control->habits.far ? "domybs-far" : "domybs-backend", control->version);
   char line[LINE_BYTES_MAX];
 
   if (!say (fd, greeting))

@@ -22,6 +22,9 @@ typedef struct {
   const char *last_death; /* … as this says, five minutes ago */
   gboolean busy;
   const char *status; /* it is a domybs-far, which answers this to "status" (members of an object) */
+  gboolean far;       /* it is a domybs-far with one disk, shared */
+  unsigned away;      /* … and after each new worker so many looks find QEMU not connected to it */
+  unsigned blocks;    /* … and so many blocks of it are in use */
 } FakeHabits;
 
 typedef struct FakeControl FakeControl;

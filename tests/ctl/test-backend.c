@@ -147,6 +147,12 @@ refuses_nonsense (void) {
   }
   scene_run (fakes.scene, &run, ARGS ("backend", "restart", "nobody"));
   run_must_fail (&run, 3, ARGS ("domain 'nobody'"));
+  scene_add (fakes.scene, "plain", TRUE, NULL);
+  scene_run (fakes.scene, &run, ARGS ("backend", "restart", "plain"));
+  run_must_fail (&run, 3, ARGS ("domain 'plain': no memory device is attached"));
+  scene_add (fakes.scene, "off", FALSE, SCENE_FAR);
+  scene_run (fakes.scene, &run, ARGS ("backend", "upgrade", "off"));
+  run_must_fail (&run, 3, ARGS ("domain 'off': no memory device is attached"));
   g_assert_cmpuint (fake_control_orders (fakes.fakes[0]), ==, 0);
 }
 
@@ -187,7 +193,7 @@ replaces_nothing (void) {
   scene_add (scene, "off", FALSE, SCENE_MEMORY (SCENE_GIB));
   scene_run (scene, &run, ARGS ("backend", "restart", "--all"));
   run_must_succeed (&run);
-  g_assert_cmpstr (run.out, ==, "No running domain has the memory device.\n");
+  g_assert_cmpstr (run.out, ==, "No running domain has the memory device or far disks.\n");
 }
 
 /* It waits for the one that it is at, and begins no other. */
@@ -207,6 +213,121 @@ ends_at_ctrl_c (void) {
   g_assert_cmpint (run.status, ==, 130);
   must_contain (run.err, "domybsctl: interrupted: 0 of 2 back-ends restarted, 1 not tried");
   g_assert_cmpuint (fake_control_orders (fakes.fakes[1]), ==, 0);
+}
+
+/* ---- what is behind far disks ---- */
+
+static FakeControl *
+far_start (Scene *scene, const char *name, const char *metadata, const FakeHabits *habits) {
+  g_autofree char *path = scene_far_control_path (scene, scene_add (scene, name, TRUE, metadata));
+
+  return fake_control_start (path, habits);
+}
+
+static void
+replaces_far (void) {
+  const FakeHabits habits = { .far = TRUE, .installed = "0.2.0", .away = 3 };
+  g_autoptr (Scene) scene = scene_new ();
+  g_autoptr (FakeControl) fake = far_start (scene, "vm1", SCENE_FAR, &habits);
+  g_autoptr (JsonObject) object = NULL;
+  g_auto (Run) restart = { 0 }, upgrade = { 0 }, json = { 0 };
+
+  setenv ("LC_ALL", "C.UTF-8", 1);
+  scene_run (scene, &restart, ARGS ("backend", "restart", "vm1"));
+  run_must_succeed (&restart);
+  must_contain (restart.out, "Domain 'vm1': domybs-far restarted, version 0.1.0, in ");
+  g_assert_cmpuint (fake_control_starts (fake), ==, 2);
+  scene_run (scene, &upgrade, ARGS ("backend", "upgrade", "vm1"));
+  run_must_succeed (&upgrade);
+  must_contain (upgrade.out, "Domain 'vm1': domybs-far upgraded, 0.1.0 → 0.2.0, in ");
+  scene_run (scene, &json, ARGS ("backend", "restart", "--all", "--json"));
+  run_must_succeed (&json);
+  object = run_json (&json);
+  g_assert_cmpstr (member (object, 0, "process"), ==, "far");
+  g_assert_cmpstr (member (object, 0, "result"), ==, "done");
+  g_assert_cmpuint (fake_control_starts (fake), ==, 4);
+}
+
+/* First the one, then the other; and each of them may fail. */
+static void
+replaces_both (void) {
+  static const struct {
+    FakeHabits backend, far;
+    int status;
+    const char *words;
+  } cases[] = {
+    { { 0 }, { .far = TRUE }, 0, "" },
+    { { .refusal = "no" }, { .far = TRUE }, 6, "domain 'vm1': its back-end says: no (0 of 2 back-ends" },
+    { { 0 }, { .far = TRUE, .refusal = "no" }, 6, "domain 'vm1': its domybs-far says: no (1 of 2 back-ends" },
+  };
+
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (Scene) scene = scene_new ();
+    const char *uuid = scene_add (scene, "vm1", TRUE, SCENE_BOTH);
+    g_autofree char *path = scene_control_path (scene, uuid), *far_path = scene_far_control_path (scene, uuid);
+    g_autoptr (FakeControl) backend = fake_control_start (path, &cases[i].backend);
+    g_autoptr (FakeControl) far = fake_control_start (far_path, &cases[i].far);
+    g_auto (Run) run = { 0 };
+
+    scene_run (scene, &run, ARGS ("backend", "restart", "--all"));
+    g_assert_cmpint (run.status, ==, cases[i].status);
+    must_contain (run.err, cases[i].words);
+    g_assert_cmpuint (fake_control_orders (far), ==, cases[i].backend.refusal ? 0 : 1);
+    if (!cases[i].status)
+      must_contain (run.out, "Domain 'vm1': back-end restarted, version 0.1.0, in ");
+    if (!cases[i].status)
+      must_contain (run.out, "Domain 'vm1': domybs-far restarted, version 0.1.0, in ");
+  }
+}
+
+static void
+tells_why_not_far (void) {
+  static const struct {
+    FakeHabits habits;
+    const char *words[2];
+  } cases[] = {
+    { { .far = TRUE, .silent = TRUE }, { "'vm1': its domybs-far has not replaced its worker within", "see its log" } },
+    { { .far = TRUE, .same = TRUE }, { "'vm1': domybs-far: its worker (process 101) is the same as before", "see its log" } },
+    { { .far = TRUE, .away = 1000000 }, { "domybs-far: QEMU has not connected to its new worker", "see its log" } },
+    { { .far = TRUE, .short_lived = TRUE, .installed = "0.2.0" },
+      { "its upgrade was undone, because workers of the new version died (signal 9", "0.1.0" } },
+  };
+
+  setenv ("DOMYBS_TEST_HASTE", "15", 1);
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (Scene) scene = scene_new ();
+    g_autoptr (FakeControl) fake = far_start (scene, "vm1", SCENE_FAR, &cases[i].habits);
+    g_auto (Run) run = { 0 };
+
+    scene_run (scene, &run, ARGS ("backend", "upgrade", "vm1"));
+    run_must_fail (&run, 1, ARGS ("domain 'vm1': ", cases[i].words[0], cases[i].words[1]));
+  }
+  unsetenv ("DOMYBS_TEST_HASTE");
+}
+
+static void
+tells_of_far_workers (void) {
+  const FakeHabits deaths = { .far = TRUE, .deaths = 3 }, undone = { .far = TRUE, .short_lived = TRUE };
+  g_autoptr (Scene) scene = scene_new ();
+  g_autoptr (FakeControl) first = far_start (scene, "vm1", SCENE_FAR, &deaths);
+  g_autoptr (FakeControl) second = far_start (scene, "vm2", SCENE_FAR, &undone);
+  g_auto (Run) status = { 0 }, upgrade = { 0 }, list = { 0 }, check = { 0 }, gone = { 0 };
+
+  scene_run (scene, &status, ARGS ("status", "vm1"));
+  run_must_succeed (&status);
+  must_contain (status.out, "\nFar worker     process 104, version 0.1.0, for 1 min\n");
+  must_contain (status.out, "\nFar restarts   worker restarted 3 times, last 5 min ago: signal 9 (Killed)\n");
+  scene_run (scene, &upgrade, ARGS ("backend", "upgrade", "vm2"));
+  g_assert_cmpint (upgrade.status, ==, 1);
+  scene_run (scene, &list, ARGS ("list"));
+  must_contain (list.err, "domain 'vm2': the last upgrade of its domybs-far was undone");
+  g_assert_null (strstr (list.err, "'vm1'"));
+  scene_run (scene, &check, ARGS ("check"));
+  must_contain (check.out, "\nNOTE   domain 'vm1': domybs-far: worker restarted 3 times");
+  must_contain (check.out, "\nTO DO  domain 'vm2': the last upgrade of its domybs-far was undone");
+  g_clear_pointer (&first, fake_control_stop);
+  scene_run (scene, &gone, ARGS ("backend", "restart", "vm1"));
+  run_must_fail (&gone, 5, ARGS ("domain 'vm1': its domybs-far is gone", "log/vm1.far.log"));
 }
 
 /* ---- living with it ---- */
@@ -377,6 +498,10 @@ main (int argc, char **argv) {
   g_test_add_func ("/backend/stops-at-a-failure", stops_at_a_failure);
   g_test_add_func ("/backend/replaces-nothing", replaces_nothing);
   g_test_add_func ("/backend/ends-at-ctrl-c", ends_at_ctrl_c);
+  g_test_add_func ("/backend/replaces-far", replaces_far);
+  g_test_add_func ("/backend/replaces-both", replaces_both);
+  g_test_add_func ("/backend/tells-why-not-far", tells_why_not_far);
+  g_test_add_func ("/backend/tells-of-far-workers", tells_of_far_workers);
   g_test_add_func ("/backend/asks-again", asks_again);
   g_test_add_func ("/backend/resizes-over-deaths", resizes_over_deaths);
   g_test_add_func ("/backend/tells-of-deaths", tells_of_deaths);

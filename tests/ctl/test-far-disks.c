@@ -36,6 +36,9 @@ shows_disks (void) {
   scene_run (scene, &status, ARGS ("status", "vm1"));
   run_must_succeed (&status);
   must_say (status.out, "Far shared     16M of 1G, stored in 10M; reads take 90 µs (p50), 400 µs (p99)");
+  must_say (status.out,
+            "; 75% of the pages read ahead were used; 32M ready for the guest, which wants 64M; writes are held back by "
+            "its wear budget\n");
   must_say (status.out, "… in           file /srv/far/x");
   must_say (status.out, "Far remote     2G");
   must_not_say (status.out, "Window");
@@ -210,15 +213,20 @@ refuses (void) {
     { "--far=local=8G", "neither shared=SIZE nor remote=SIZE" },
     { "--far=shared=8G,shared=8G", "twice" },
     { "--far=shared=8G,", "neither" },
+    { "--far=mem-shared", "mem-shared=SIZE" },
+    { "--far=mem-local=8G", "mem-shared=SIZE" },
+    { "--far=mem-shared=8G,mem-shared=8G", "twice" },
     { "--far=shared=32M", "between 64M and 16T" },
     { "--far=remote=17T", "between 64M and 16T" },
     { "--far=remote=1000001", "multiple of 2M" },
     { "--far-storage=http://x/y", "NBD URI" },
     { "--far-storage=/a,b", "without commas" },
     { "--far-storage=", "neither a path" },
+    { "--far-wear=2M", "between 64M and 1024T" },
+    { "--far-wear=much", "--far-wear" },
   };
   g_autoptr (Scene) scene = scene_new ();
-  g_auto (Run) live = { 0 }, both = { 0 }, config = { 0 }, nothing = { 0 };
+  g_auto (Run) both = { 0 }, config = { 0 }, nothing = { 0 };
 
   scene_add (scene, "vm1", TRUE, SCENE_FAR);
   scene_add (scene, "memory", FALSE, SCENE_MEMORY (SCENE_GIB));
@@ -230,12 +238,70 @@ refuses (void) {
   }
   scene_run (scene, &both, ARGS ("attach", "vm1", "--far=shared=8G", "--far-compress", "--no-far-compress"));
   run_must_fail (&both, 2, ARGS ("opposites"));
-  scene_run (scene, &live, ARGS ("detach", "vm1", "--far", "--live"));
-  run_must_fail (&live, 4, ARGS ("far disks can't be unplugged from a running VM", "--config"));
   scene_run (scene, &nothing, ARGS ("detach", "memory", "--far"));
   run_must_fail (&nothing, 3, ARGS ("no far disk is attached"));
   scene_run (scene, &config, ARGS ("detach", "vm1", "--far", "--config", "--dry-run"));
   run_must_succeed (&config);
+}
+
+/* ---- the running VM ---- */
+
+/* What is on a disk is not lost. (That an empty one can be unplugged is in tests/libvirt.) */
+static void
+keeps_what_is_full (void) {
+  static const struct {
+    FakeHabits habits;
+    const char *words[2];
+    int status;
+  } cases[] = {
+    { { .far = TRUE, .blocks = 3 }, { "far disk 'shared' (in blocks of 6M)", "run 'domybs-swap stop' in the guest" }, 4 },
+    { { .status = DISK ("") }, { "does not say what is on far disk 'shared'", "domybsctl backend upgrade vm1" }, 4 },
+    { { .status = "\"disks\":[]" }, { "can't be told", "makes no sense" }, 5 },
+  };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (Scene) scene = scene_new ();
+    g_autofree char *path = scene_far_control_path (scene, scene_add (scene, "vm1", TRUE, SCENE_FAR));
+    g_autoptr (FakeControl) fake = fake_control_start (path, &cases[i].habits);
+    g_auto (Run) live = { 0 }, all = { 0 }, plan = { 0 };
+
+    scene_run (scene, &live, ARGS ("detach", "vm1", "--far", "--live"));
+    run_must_fail (&live, cases[i].status, ARGS ("domain 'vm1': not detached: ", cases[i].words[0], cases[i].words[1]));
+    scene_run (scene, &all, ARGS ("detach", "vm1", "--live"));
+    run_must_fail (&all, cases[i].status, ARGS (cases[i].words[0]));
+    scene_run (scene, &plan, ARGS ("detach", "vm1", "--far", "--live", "--dry-run"));
+    run_must_succeed (&plan);
+    must_say (plan.out, "running VM: unplugs the far disks, if they are empty");
+  }
+}
+
+static void
+plugs_only_into_what_is_fit (void) {
+  static const struct {
+    const char *arguments[5];
+    const char *words[2];
+  } cases[] = {
+    { { "attach", "vm1", "--far=shared=2G", "--live" }, { "other far disks", "domybsctl detach vm1 --far --live" } },
+    { { "attach", "vm1", "--far=none", "--live" }, { "takes no far disks out", "domybsctl detach vm1 --far --live" } },
+    { { "attach", "plain", "--far=shared=2G", "--live" }, { "running VM's memory is not shared", "attach with --config" } },
+    { { "attach", "plain", "--far-compress", "--live" }, { "no far disk is attached", "use --far" } },
+    { { "attach", "off", "--far=shared=2G", "--live" }, { "not running", "--config" } },
+  };
+  g_autoptr (Scene) scene = scene_new ();
+  g_auto (Run) nothing = { 0 };
+
+  scene_add (scene, "vm1", TRUE, SCENE_FAR);
+  scene_add (scene, "off", FALSE, SCENE_FAR);
+  scene_add (scene, "plain", TRUE, NULL);
+  for (gsize i = 0; i < G_N_ELEMENTS (cases); i++) {
+    const char *const *a = cases[i].arguments;
+    g_auto (Run) run = { 0 };
+
+    scene_run (scene, &run, ARGS (a[0], a[1], a[2], a[3]));
+    run_must_fail (&run, 4, ARGS (cases[i].words[0], cases[i].words[1]));
+  }
+  scene_run (scene, &nothing, ARGS ("detach", "plain", "--far", "--live"));
+  run_must_fail (&nothing, 3, ARGS ("no far disk is attached to the running VM"));
 }
 
 int
@@ -248,5 +314,7 @@ main (int argc, char **argv) {
   g_test_add_func ("/far/survives nonsense", survives_nonsense);
   g_test_add_func ("/far/tells of a domybs-far that is gone", tells_of_the_gone);
   g_test_add_func ("/far/refuses", refuses);
+  g_test_add_func ("/far/keeps what is full", keeps_what_is_full);
+  g_test_add_func ("/far/plugs only into what is fit", plugs_only_into_what_is_fit);
   return g_test_run ();
 }

@@ -4,7 +4,9 @@
 #include "ctl-scene.h"
 #include "fake-control.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
   char *type; /* as documented, without ", optional" */
@@ -181,6 +183,28 @@ check_source (const char *section_name, const char *const *files) {
       g_error ("%s.%s is in json.md, and not in the source", section_name, name);
 }
 
+/* One object that is good, one that somebody has open and has damaged, and one that is none at all. */
+static void
+check_objects (Scene *scene) {
+  g_autofree char *folder = g_build_filename (g_getenv ("DOMYBS_TEST_RUNDIR"), "objects", NULL),
+                  *source = g_build_filename (folder, "source", NULL), *used = g_build_filename (folder, "used.object", NULL),
+                  *none = g_build_filename (folder, "none.object", NULL);
+  int fd;
+
+  g_assert_cmpint (g_mkdir_with_parents (folder, 0700), ==, 0);
+  g_assert_true (g_file_set_contents (source, "content", -1, NULL));
+  check_run (scene, "object", ARGS ("object", "import", source, "--json"));
+  check_run (scene, "object", ARGS ("object", "import", source, "--name=used", "--json"));
+  g_assert_true (g_file_set_contents (none, "nothing", -1, NULL));
+  fd = open (used, O_RDWR | O_CLOEXEC);
+  g_assert_cmpint (pwrite (fd, "damage", 6, 8192), ==, 6);
+  check_run (scene, "object", ARGS ("object", "list", "--json"));
+  check_run (scene, "object", ARGS ("object", "verify", "--all", "--json"));
+  close (fd);
+  check_run (scene, "object", ARGS ("object", "show", "used", "--json"));
+  check_run (scene, "object", ARGS ("object", "remove", "used", "--json"));
+}
+
 static void
 is_documented (void) {
   const GuestHabits habits = { .stuck_blocks = 10 };
@@ -232,6 +256,7 @@ is_documented (void) {
   check_run (stage.scene, "attach", ARGS ("attach", "plain", "--json"));
   check_source ("attach", ARGS ("command-attach.c"));
   check_source ("detach", ARGS ("command-detach.c", "attach/live.c"));
+  check_objects (stage.scene);
   check_run (stage.scene, "help", ARGS ("help", "--json"));
   check_run (stage.scene, NULL, ARGS ("frob", "--json"));
   {

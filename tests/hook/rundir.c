@@ -42,6 +42,13 @@ launch_far_folder (void) {
   return g_intern_string (path);
 }
 
+const char *
+launch_object_folder (void) {
+  g_autofree char *path = g_build_filename (from_env ("DOMYBS_TEST_RUNDIR"), "objects", NULL);
+
+  return g_intern_string (path);
+}
+
 int
 launch_patience_ms (int ms) {
   const char *haste = g_getenv ("DOMYBS_TEST_HASTE");

@@ -44,7 +44,7 @@ static void
 start (const DomainFar *far, const unsigned *queues) {
   g_autoptr (GError) error = NULL;
 
-  launch_far_start (&identity, far, queues, label (), &error);
+  launch_far_start (&identity, far, queues, FALSE, label (), &error);
   g_assert_no_error (error);
 }
 
@@ -124,6 +124,32 @@ starts_what_there_is (void) {
   place_tear_down ();
 }
 
+/* Four disks at once, and nothing left of them. */
+static void
+starts_all_kinds (void) {
+  static const unsigned all[DOMAIN_FAR_TIERS] = { 1, 1, 2, 1 };
+  DomainFar far = { { 128 * MIB, 64 * MIB, 64 * MIB, 64 * MIB }, NULL, TRUE, 512 * MIB };
+  g_autofree char *log = NULL, *text = NULL;
+
+  place_set_up ();
+  log = launch_far_log_path (&identity);
+  far.storage = (char *)launch_far_folder ();
+  start (&far, all);
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
+    g_autofree char *name = domain_far_socket_name (tier);
+
+    g_assert_true (exists (name));
+  }
+  g_assert_cmpuint (count_files (launch_far_folder ()), ==, 0);
+  start (&far, all); /* is there already */
+  g_assert_true (g_file_get_contents (log, &text, NULL, NULL));
+  g_assert_nonnull (strstr (text, "--disk=mem-shared,size=67108864,queues=2,"));
+  g_assert_nonnull (strstr (text, ",wear=536870912 "));
+  stop ();
+  expect_nothing ();
+  place_tear_down ();
+}
+
 /* Either ends without the other. */
 static void
 lives_beside_the_backend (void) {
@@ -186,7 +212,7 @@ uses_a_file (void) {
   g_assert_true (g_file_test (mine, G_FILE_TEST_EXISTS));
   g_assert_true (g_file_set_contents (foreign, "precious", -1, NULL));
   far.storage = foreign;
-  g_assert_false (launch_far_start (&identity, &far, one, label (), &error));
+  g_assert_false (launch_far_start (&identity, &far, one, FALSE, label (), &error));
   g_assert_error (error, CTL_ERROR, CTL_ERROR_FAILED);
   g_assert_nonnull (strstr (error->message, "its domybs-far ended at once"));
   g_assert_nonnull (strstr (error->message, foreign));
@@ -230,11 +256,14 @@ hook (const char *operation, const char *suboperation, const char *xml, char **r
 static void
 hook_does_both (void) {
   for (int memory = 0; memory < 2; memory++) {
-    g_autofree char *xml = NULL, *said = NULL, *said_at_end = NULL;
+    g_autofree char *xml = NULL, *said = NULL, *said_at_end = NULL, *log = NULL, *text = NULL;
 
     place_set_up ();
+    log = g_build_filename (launch_logdir (), "vm1.far.log", NULL);
     xml = domain_xml (launch_far_folder (), memory);
     g_assert_cmpint (hook ("start", "begin", xml, &said), ==, 0);
+    g_assert_true (g_file_get_contents (log, &text, NULL, NULL));
+    g_assert_cmpint (strstr (text, "/control.sock --socket-group=") != NULL, ==, memory); /* they know each other */
     expect_processes (memory ? 2u : 1u);
     g_assert_true (exists ("far-shared.sock") && exists ("far-remote.sock"));
     g_assert_cmpint (hook ("release", "end", xml, &said_at_end), ==, 0);
@@ -262,6 +291,7 @@ main (int argc, char **argv) {
   identity.uuid = (char *)PLACE_UUID;
   g_test_add_func ("/launch-far/starts and stops", starts_and_stops);
   g_test_add_func ("/launch-far/starts what there is", starts_what_there_is);
+  g_test_add_func ("/launch-far/starts all kinds of disks", starts_all_kinds);
   g_test_add_func ("/launch-far/lives beside the back-end", lives_beside_the_backend);
   g_test_add_func ("/launch-far/takes over from the dead", takes_over_from_the_dead);
   g_test_add_func ("/launch-far/uses a file", uses_a_file);
