@@ -83,10 +83,12 @@ size_t __wrap_virtqueue_chain_read (const struct virtqueue_chain *chain, size_t 
 size_t
 __wrap_virtqueue_chain_read (const struct virtqueue_chain *chain, size_t offset, void *buf, size_t cap) {
   const size_t n = __real_virtqueue_chain_read (chain, offset, buf, cap);
-  const struct domybs_request *request = buf;
+  struct domybs_request *request = buf;
 
   if (offset == 0 && n >= sizeof *request)
     last_type = le16toh (request->type);
+  if (last_type == DOMYBS_REQ_RESERVE && offset == 0 && lie ("reserve-unknown"))
+    request->type = htole16 (77); /* as to a device that is older than that request */
   return n;
 }
 
@@ -179,6 +181,14 @@ lie_in_release (struct answer *answer) {
 }
 
 static void
+lie_in_reserve (struct answer *answer) {
+  if (!lie ("reserve-more"))
+    return;
+  answer->head.status = htole16 (DOMYBS_OK);
+  answer->head.blocks = htole64 (33);
+}
+
+static void
 lie_in_event (struct domybs_event *event) {
   if (lie ("event-unknown")) {
     event->type = htole16 (0x7777);
@@ -215,6 +225,8 @@ __wrap_virtqueue_chain_write (const struct virtqueue_chain *chain, const void *b
       bytes = sizeof answer.head + 2 * sizeof *answer.runs;
   } else if (last_type == DOMYBS_REQ_RELEASE && answer.head.status == DOMYBS_OK) {
     lie_in_release (&answer);
+  } else if (last_type == DOMYBS_REQ_RESERVE) {
+    lie_in_reserve (&answer);
   }
   return __real_virtqueue_chain_write (chain, &answer, bytes);
 }

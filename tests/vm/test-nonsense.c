@@ -21,6 +21,7 @@ typedef enum {
   AT_FIRST, /* at the first GRANT: nothing of the host's is in use */
   AT_GRANT, /* memory is in use already, more is asked for */
   AT_RELEASE,
+  AT_RESERVE, /* it asks by itself, once it has a session */
   AT_EVENT,
   AT_FIRST_EVENT,
   AT_CONFIG, /* config space changes while memory is in use */
@@ -97,6 +98,9 @@ static const Case cases[] = {
   { "release-runs", AT_RELEASE, "1 runs" },
   { "release-id", AT_RELEASE, "id 0, not" },
   { "release-refused", AT_RELEASE, "the host calls a RELEASE wrong" },
+
+  { "reserve-more", AT_RESERVE, "reserved 32 blocks, was answered 33", TRUE },
+  { "reserve-unknown", HARMLESS },
 
   { "event-reclaim-huge", AT_EVENT, "RECLAIM of 18446744073709551615 blocks", TRUE },
   { "event-short", AT_FIRST_EVENT, "event of 4 bytes" },
@@ -263,6 +267,16 @@ at_hello (Vm *vm, const Case *c) {
 }
 
 static void
+at_reserve (Vm *vm, const Case *c) {
+  tell (c->lie);
+  reload (vm);
+  vm_expect_within (vm, SOON, is_broken (vm, c->reason));
+  g_assert_cmpuint (vm_driver_number (vm, "session"), !=, 0);
+  guest_is_well (vm);
+  after_reload (vm);
+}
+
+static void
 at_first (Vm *vm, const Case *c) {
   vm_expect_within (vm, SOON, vm_driver_number (vm, "session") != 0);
   tell (c->lie);
@@ -372,6 +386,7 @@ run_case (gconstpointer data, const char *series) {
     [AT_FIRST] = at_first,
     [AT_GRANT] = at_grant,
     [AT_RELEASE] = at_release,
+    [AT_RESERVE] = at_reserve,
     [AT_EVENT] = at_event,
     [AT_FIRST_EVENT] = at_first_event,
     [AT_CONFIG] = at_config,

@@ -96,6 +96,15 @@ expect_on (Vm *vm, const char *shared, const char *remote) {
   return high > low;
 }
 
+/* Both ways of emptying them; a page or two are what QEMU's zeroes take. */
+static void
+expect_emptied (Vm *vm, const char *disk, const char *way) {
+  g_free (vm_run_ok (vm, "%s sh /tmp/domybs-swap start", way));
+  g_free (vm_run_ok (vm, "%s sh /tmp/domybs-swap stop", way));
+  g_free (vm_run_ok (vm, "cmp -n 1048576 /dev/%s /dev/zero", disk));
+  g_assert_cmpuint (used_bytes ("shared") + used_bytes ("remote"), <=, 64 << 10);
+}
+
 static void
 test_swap (gconstpointer series) {
   Vm *vm = start (series);
@@ -138,6 +147,13 @@ test_swap (gconstpointer series) {
 
   g_free (vm_run_ok (vm, "sh /tmp/domybs-swap stop"));
   expect_off (vm, shared, remote);
+  g_assert_cmpuint (used_bytes ("shared") + used_bytes ("remote"), <=, 64 << 10);
+  expect_emptied (vm, shared, "");
+  g_free (vm_run_ok (
+      vm,
+      "mkdir -p /tmp/few && for a in sh cat tr grep dd mkswap swapon swapoff echo; do ln -sf /bin/busybox /tmp/few/$a; done"));
+  expect_emptied (vm, remote, "PATH=/tmp/few");
+  g_free (vm_run_ok (vm, "sh /tmp/domybs-swap stop /dev/vdz")); /* has gone */
   vm_stop (vm);
 }
 

@@ -223,34 +223,45 @@ driver_path (const char *series) {
   return g_build_filename (folder, series, "virtio_domybs.ko", NULL);
 }
 
-const char *
-vm_initramfs (const char *series, gboolean with_driver) {
-  g_autofree char *key = g_strdup_printf ("%s-%s", series, with_driver ? "driver" : "plain");
+/* more: further arguments of scripts/lab initramfs, NULL at the end; may be NULL. */
+static const char *
+initramfs (const char *series, gboolean with_driver, const char *const *more) {
+  g_autofree char *more_text = more ? g_strjoinv ("\n", (char **)more) : g_strdup ("");
+  g_autofree char *key = g_strdup_printf ("%s-%s\n%s", series, with_driver ? "driver" : "plain", more_text);
   g_autofree char *lab = vm_lab_script ();
   g_autofree char *driver = NULL;
+  g_autofree char *name = NULL;
+  g_autoptr (GPtrArray) arguments = g_ptr_array_new ();
   char *path = g_hash_table_lookup (initramfs_of, key);
 
   if (path)
     return path;
   if (!program_folder)
     program_folder = vm_make_folder ("initramfs");
-  path = g_build_filename (program_folder, key, NULL);
-  if (with_driver)
+  name = g_strdup_printf ("%s-%u", series, g_hash_table_size (initramfs_of));
+  path = g_build_filename (program_folder, name, NULL);
+  g_ptr_array_add (arguments, lab);
+  g_ptr_array_add (arguments, (char *)"initramfs");
+  g_ptr_array_add (arguments, (char *)series);
+  g_ptr_array_add (arguments, path);
+  g_ptr_array_add (arguments, (char *)"--programs");
+  g_ptr_array_add (arguments, (char *)setting ("DOMYBS_GUEST_PROGRAMS", DOMYBS_GUEST_PROGRAMS));
+  if (with_driver) {
     driver = driver_path (series);
-  const char *const arguments[] = {
-    lab,
-    "initramfs",
-    series,
-    path,
-    "--programs",
-    setting ("DOMYBS_GUEST_PROGRAMS", DOMYBS_GUEST_PROGRAMS),
-    with_driver ? "--driver" : NULL,
-    driver,
-    NULL,
-  };
-  g_free (vm_script (arguments));
+    g_ptr_array_add (arguments, (char *)"--driver");
+    g_ptr_array_add (arguments, driver);
+  }
+  for (; more && *more; more++)
+    g_ptr_array_add (arguments, (char *)*more);
+  g_ptr_array_add (arguments, NULL);
+  g_free (vm_script ((const char *const *)arguments->pdata));
   g_hash_table_insert (initramfs_of, g_steal_pointer (&key), path);
   return path;
+}
+
+const char *
+vm_initramfs (const char *series, gboolean with_driver) {
+  return initramfs (series, with_driver, NULL);
 }
 
 /* Connecting to see whether it listens would be taken for QEMU; the kernel's list of sockets tells without. */
@@ -384,7 +395,7 @@ start_qemu (Vm *vm, const VmConfig *config) {
   add (arguments, "-kernel");
   add (arguments, "/srv/kernels/%s/vmlinux", vm->series);
   add (arguments, "-initrd");
-  add (arguments, "%s", vm_initramfs (vm->series, config->driver_params != NULL));
+  add (arguments, "%s", initramfs (vm->series, config->driver_params != NULL, config->initramfs_args));
   add (arguments, "-append");
   add (arguments, "%s %s", vm_kernel_args (), config->kernel_args ? config->kernel_args : "");
   add (arguments, "-serial");

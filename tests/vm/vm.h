@@ -43,6 +43,7 @@ typedef struct {
   guint disk_mib;                  /* size of a disk, /dev/vda, that is a sparse file in the VM's folder; default: none */
   const char *kernel_args;         /* further kernel parameters */
   const char *const *qemu_args;    /* further QEMU arguments, NULL at the end */
+  const char *const *initramfs_args; /* further arguments of scripts/lab initramfs ("--module", "zram"), NULL at the end */
   const char *const *backend_args; /* NULL: no memory device. Else: what its back-end gets besides --standalone and its sockets */
   const char *const *backend_wrapper; /* a command that the back-end is started with (valgrind, prlimit), NULL at the end */
   gboolean own_node;               /* the window is NUMA node 1, which has no processor and no other memory */
