@@ -209,6 +209,8 @@ struct domybs {
   struct domybs_hotplug hotplug_command; /* the worker writes it while it is not busy */
   wait_queue_head_t hotplug_wait;        /* for the command, and for the burial */
   bool buried;                           /* lock */
+  struct list_head dying;                /* domybs_resources_lock, with dying_pci: devices that are being removed */
+  struct device *dying_pci;              /* only compared, no reference; NULL: its BARs have gone */
   struct vfsmount *sysfs_mnt;            /* who opens a state file: worker or workqueue, never both at a time */
   bool module_held;                      /* worker: we hold a reference to our own module, because something is granted */
 
@@ -376,6 +378,8 @@ int domybs_sysfs_write (struct domybs *d, const char *path, const char *word); /
 int domybs_hotplug_add (struct domybs *d, u32 s);
 int domybs_hotplug_remove (struct domybs *d, u32 s);
 /* Removes what sections there still are, now or as soon as it can be; then domybs_sections_exit(). */
+/* The virtio device is being removed; before bury. When its PCI device goes, the places of its sections stay taken. */
+void domybs_hotplug_dying (struct domybs *d, struct virtio_device *vdev);
 void domybs_hotplug_bury (struct domybs *d);
 
 /* Probe, of a device without a window: whether that may be for want of room while another one is being buried. Then the device is

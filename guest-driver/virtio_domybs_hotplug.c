@@ -36,6 +36,8 @@
 
 static struct workqueue_struct *domybs_hotplug_queue, *domybs_burial_queue;
 static atomic_t domybs_burials; /* under way */
+static LIST_HEAD (domybs_dying); /* domybs_resources_lock: devices that are being removed and may have sections still */
+static DEFINE_MUTEX (domybs_resources_lock); /* who puts back what a section has in iomem */
 
 static void
 domybs_section_blocks_set (struct domybs *d, u32 s, enum domybs_block_state from, enum domybs_block_state to) {
@@ -280,6 +282,8 @@ domybs_add_now (struct domybs *d, u32 s) {
   return rc;
 }
 
+static void domybs_section_gone (struct domybs *d, u32 s);
+
 static int
 domybs_remove_now (struct domybs *d, u32 s) {
   int rc;
@@ -288,7 +292,7 @@ domybs_remove_now (struct domybs *d, u32 s) {
   rc = offline_and_remove_memory (domybs_section_phys (d, s), domybs_section_bytes (d));
   if (rc)
     return rc;
-  domybs_section_set (d, s, DOMYBS_SECTION_ABSENT);
+  domybs_section_gone (d, s);
   d->counters.removed++;
   return 0;
 }
@@ -338,9 +342,10 @@ domybs_hotplug_remove (struct domybs *d, u32 s) {
 
 /* When the PCI device goes, its BAR's resource goes, and with it what we had registered inside; offlining wants to find it. And
  * the kernel may look for room for the next device at any time: it must not put a BAR on top of a section, which could never be
- * removed then. So all come back at once. If they leave no room for the next device's window, it comes later (again, below). */
+ * removed then. So all come back at once: in the notifier below, while whoever removes the device still keeps others from looking
+ * for room. If they leave no room for the next device's window, it comes later (again, below). */
 static void
-domybs_resources_restore (struct domybs *d) {
+domybs_resources_restore_locked (struct domybs *d) {
   u64 bytes = domybs_section_bytes (d);
   u32 s;
 
@@ -352,6 +357,63 @@ domybs_resources_restore (struct domybs *d) {
       __request_region (&iomem_resource, start, bytes, d->resource_name,
                         IORESOURCE_SYSTEM_RAM | IORESOURCE_SYSRAM_DRIVER_MANAGED);
   }
+}
+
+static void
+domybs_resources_restore (struct domybs *d) {
+  mutex_lock (&domybs_resources_lock);
+  domybs_resources_restore_locked (d);
+  mutex_unlock (&domybs_resources_lock);
+}
+
+/* The PCI core has forgotten the device, and frees its BARs next: we free that of the window before, so that its place never looks
+ * free. A section that is being removed at this moment may get its resource back, too: who removes it looks. */
+static int
+domybs_pci_notify (struct notifier_block *nb, unsigned long action, void *data) {
+  struct domybs *d;
+  int i;
+
+  if (action != BUS_NOTIFY_REMOVED_DEVICE)
+    return NOTIFY_DONE;
+  mutex_lock (&domybs_resources_lock);
+  list_for_each_entry (d, &domybs_dying, dying) {
+    if (d->dying_pci != data)
+      continue;
+    for (i = 0; i < PCI_STD_NUM_BARS; i++) {
+      struct resource *bar = &to_pci_dev (d->dying_pci)->resource[i];
+
+      if (bar->parent && bar->start <= d->window_phys && bar->end >= d->window_phys)
+        release_resource (bar);
+    }
+    domybs_resources_restore_locked (d);
+    d->dying_pci = NULL;
+  }
+  mutex_unlock (&domybs_resources_lock);
+  return NOTIFY_DONE;
+}
+
+static struct notifier_block domybs_pci_nb = { .notifier_call = domybs_pci_notify };
+
+void
+domybs_hotplug_dying (struct domybs *d, struct virtio_device *vdev) {
+  if (!dev_is_pci (vdev->dev.parent))
+    return;
+  mutex_lock (&domybs_resources_lock);
+  d->dying_pci = vdev->dev.parent;
+  list_add (&d->dying, &domybs_dying);
+  mutex_unlock (&domybs_resources_lock);
+}
+
+/* The section has gone: so has what the notifier may have put back for it meanwhile. */
+static void
+domybs_section_gone (struct domybs *d, u32 s) {
+  u64 start = domybs_section_phys (d, s), bytes = domybs_section_bytes (d);
+
+  mutex_lock (&domybs_resources_lock);
+  domybs_section_set (d, s, DOMYBS_SECTION_ABSENT);
+  if (region_intersects (start, bytes, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) == REGION_INTERSECTS)
+    __release_region (&iomem_resource, start, bytes);
+  mutex_unlock (&domybs_resources_lock);
 }
 
 static void
@@ -378,6 +440,9 @@ domybs_bury_work (struct work_struct *work) {
     if (tries) /* the first time we waited for the lock, and meanwhile the resources went */
       msleep (tries < DOMYBS_BURY_RETRIES ? 100 : 1000);
   }
+  mutex_lock (&domybs_resources_lock);
+  list_del_init (&d->dying);
+  mutex_unlock (&domybs_resources_lock);
   domybs_sections_exit (d);
   atomic_dec (&domybs_burials);
   spin_lock_irq (&d->lock);
@@ -443,6 +508,7 @@ domybs_hotplug_init (struct domybs *d) {
   d->onlining = d->hotplug_owner = DOMYBS_SECTION_NONE;
   INIT_WORK (&d->hotplug_work, domybs_hotplug_work);
   INIT_WORK (&d->bury_work, domybs_bury_work);
+  INIT_LIST_HEAD (&d->dying);
   d->memory_nb.notifier_call = domybs_memory_notify;
   return register_memory_notifier (&d->memory_nb);
 }
@@ -461,6 +527,8 @@ domybs_hotplug_exit (struct domybs *d) {
 
 int
 domybs_hotplug_module_init (void) {
+  int rc;
+
   /* MEM_RECLAIM: it has a thread of its own from the start, because it is needed most when a new one cannot be had. */
   domybs_hotplug_queue = alloc_ordered_workqueue ("domybs", WQ_MEM_RECLAIM);
   if (!domybs_hotplug_queue)
@@ -470,11 +538,17 @@ domybs_hotplug_module_init (void) {
     destroy_workqueue (domybs_hotplug_queue);
     return -ENOMEM;
   }
-  return 0;
+  rc = bus_register_notifier (&pci_bus_type, &domybs_pci_nb);
+  if (rc) {
+    destroy_workqueue (domybs_burial_queue);
+    destroy_workqueue (domybs_hotplug_queue);
+  }
+  return rc;
 }
 
 void
 domybs_hotplug_module_exit (void) {
+  bus_unregister_notifier (&pci_bus_type, &domybs_pci_nb);
   destroy_workqueue (domybs_burial_queue);
   destroy_workqueue (domybs_hotplug_queue);
 }

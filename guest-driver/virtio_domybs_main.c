@@ -433,6 +433,7 @@ domybs_remove (struct virtio_device *vdev) {
   spin_unlock_irq (&d->lock);
   domybs_queues_free (d);
   vdev->priv = NULL;
+  domybs_hotplug_dying (d, vdev);
   if (lost) { /* nothing can help those who use it; but nobody else shall get at it, so the sections, the notifier and we stay
                */
     dev_crit (d->dev, "the device is gone with %llu blocks of memory in use\n", domybs_granted (d));

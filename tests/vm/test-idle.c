@@ -2,7 +2,7 @@
 /*
  * A VM with everything attached that has nothing to do: the memory device with its driver and granted blocks, far disks as swap
  * that hold pages of it. No process of ours may run at all, but the memory device's worker for the figures that the driver
- * sends every ten seconds; and they may take 16 MiB of memory beyond tables and stages. (The audit of the memory device's
+ * sends every ten seconds; and they may take 8 MiB of memory of their own beyond tables and stages. (The audit of the memory device's
  * window, which looks every second whether the guest has touched what it was not granted, is off here: it is a timer by
  * nature.)
  *
@@ -20,11 +20,11 @@
 #define RAM_MIB 256
 #define SWAP_MIB 512
 #define BLOCKS 64 /* granted */
-#define RSS_MAX ((guint64)16 << 20)
+#define OWN_MAX ((guint64)8 << 20)
 #define PROCESSES_MAX 4
 #define STATS_SECONDS 10 /* of the driver at rest */
 #define STATS_SWITCHES 4
-#define TRIES 6 /* until the guest has come to rest after its boot */
+#define TRIES 12 /* stretches */
 
 typedef struct {
   const char *what;
@@ -65,7 +65,8 @@ rss (pid_t pid, const char *kind) {
   return g_ascii_strtoull (at + strlen (kind) + 1, NULL, 10) * 1024;
 }
 
-/* Of a keeper and its worker, who are one program and have its libraries in common. */
+/* Of a keeper and its worker, who are one program and have its libraries in common. How much of those is mapped depends on what the
+ * host has in its page cache anyway (11 to 14 MiB were seen for one program), so it is only told. */
 static void
 check_rss (const Process *keeper, const Process *worker) {
   const guint64 anonymous = rss (keeper->pid, "RssAnon") + rss (worker->pid, "RssAnon"),
@@ -74,7 +75,7 @@ check_rss (const Process *keeper, const Process *worker) {
   g_test_message ("%s and its worker: %" G_GUINT64_FORMAT " KiB of their own, %" G_GUINT64_FORMAT
                   " KiB of program and libraries",
                   keeper->what, anonymous >> 10, file >> 10);
-  g_assert_cmpuint (anonymous + file, <=, RSS_MAX);
+  g_assert_cmpuint (anonymous, <=, OWN_MAX);
 }
 
 static guint64
@@ -149,13 +150,11 @@ test_idle (void) {
   processes[1] = (Process){ "domybs-backend's worker", vm_worker_pid (vm), TRUE };
   processes[2] = (Process){ "domybs-far", far->backend->pid, FALSE };
   processes[3] = (Process){ "domybs-far's worker", backend_wait_worker (far->backend, 0, fe_patience_ms ()), FALSE };
-  while (!rests (processes, 4, 10)) {
+  /* So long at a stretch, sooner or later: a guest has things of its own to do, too, for which it may want a page. */
+  while (!rests (processes, 4, seconds_wanted ())) {
     if (tries++ == TRIES)
       vm_fail (vm, "it does not come to rest");
   }
-  g_test_message ("at rest; watched for %" G_GUINT64_FORMAT " s", seconds_wanted ());
-  if (!rests (processes, 4, seconds_wanted ()))
-    vm_fail (vm, "something ran");
   check_rss (&processes[0], &processes[1]);
   check_rss (&processes[2], &processes[3]);
   g_free (vm_job_ask (vm, "fill", "verify", vm_patience (60)));
