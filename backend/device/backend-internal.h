@@ -39,7 +39,7 @@ struct Backend {
   GSource *map_timeout;
 
   GuestEvents events;
-  GSource *audit_source, *offer_source, *good_source;
+  GSource *audit_source, *good_source;
   uint64_t connections, audit_bytes; /* since start */
   uint64_t closed;                   /* the connection that was closed last */
   uint64_t channel_epoch;            /* the last session's */

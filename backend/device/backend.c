@@ -18,8 +18,6 @@ SANDBOX_CALLS (SANDBOX_CALL_IF (fcntl, 1, ~0u, F_DUPFD_CLOEXEC), SANDBOX_CALL (g
 #define MAP_TIMEOUT_MS 10000
 /* Requests in one turn of the main loop, so that a guest's flood leaves turns for the control socket and for audits. */
 #define REQUESTS_PER_TURN 64
-/* How often a guest that was refused for the host's sake is offered another try, if there is room. */
-#define OFFER_INTERVAL_MS 1000
 /* A worker that has lived for so long without anything to do is none of a crash loop. */
 #define GOOD_AFTER_MS 1000
 
@@ -382,27 +380,26 @@ backend_send_events (Backend *backend) {
 }
 
 static gboolean
-on_offer (gpointer data) {
-  Backend *backend = data;
-
-  if (!backend->device.offer_wanted) {
-    source_clear (&backend->offer_source);
-    return G_SOURCE_REMOVE;
-  }
-  if (backend->device.session && host_room_is_there (backend->room)) {
-    backend->device.offer_wanted = false;
-    guest_events_offer (&backend->events);
-    backend_commit (backend);
-    backend_send_events (backend);
-  }
-  return G_SOURCE_CONTINUE;
+offer_is_wanted (gpointer data) {
+  return ((Backend *)data)->device.offer_wanted;
 }
 
-/* The host's memory has no event: it is looked at while the guest waits for some, and a backend at rest does not wake up. */
+static void
+offer (gpointer data) {
+  Backend *backend = data;
+
+  if (!backend->device.session)
+    return;
+  backend->device.offer_wanted = false;
+  guest_events_offer (&backend->events);
+  backend_commit (backend);
+  backend_send_events (backend);
+}
+
+/* A guest that was refused for the host's sake is offered another try. */
 void
 backend_watch_room (Backend *backend) {
-  if (backend->device.offer_wanted && !backend->offer_source)
-    backend->offer_source = source_timeout (OFFER_INTERVAL_MS, on_offer, backend);
+  host_room_watch (backend->room, offer_is_wanted, offer, backend);
 }
 
 /* ---- the session's calls ---- */
@@ -713,7 +710,6 @@ void
 backend_free (Backend *backend) {
   source_clear (&backend->map_timeout);
   source_clear (&backend->audit_source);
-  source_clear (&backend->offer_source);
   source_clear (&backend->good_source);
   g_clear_pointer (&backend->session, vhost_user_session_free);
   g_clear_pointer (&backend->window, window_free);

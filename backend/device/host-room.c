@@ -2,9 +2,12 @@
 #include "device/host-room.h"
 #include "io/log-limit.h"
 #include "io/host-memory.h"
+#include "io/source.h"
 
 /* /proc/meminfo is read at most this often: reading it costs more than a grant does. */
 #define HOST_MEMORY_AGE_US (100 * 1000)
+/* How often it is looked at for a guest that was refused for the host's sake. */
+#define WATCH_INTERVAL_MS 1000
 
 struct HostRoom {
   HostAccount *account;
@@ -14,6 +17,10 @@ struct HostRoom {
   gint64 memory_at;         /* g_get_monotonic_time; 0 = never read */
   uint64_t promised_blocks; /* taken since then, less those given back: not in the figures of `memory` yet */
   LogLimit log;
+  GSource *watch_source; /* NULL: nobody waits */
+  gboolean (*is_wanted) (gpointer data);
+  void (*there_is) (gpointer data);
+  gpointer watch_data;
 };
 
 HostRoom *
@@ -28,6 +35,7 @@ host_room_new (HostAccount *account, uint64_t reserve_bytes, const char *name) {
 
 void
 host_room_free (HostRoom *room) {
+  source_clear (&room->watch_source);
   host_account_free (room->account);
   g_free (room->name);
   g_free (room);
@@ -86,6 +94,28 @@ host_room_set (HostRoom *room, uint64_t blocks) {
 gboolean
 host_room_is_there (HostRoom *room) {
   return memory_blocks (room) && host_account_used (room->account) < host_account_limit (room->account);
+}
+
+static gboolean
+on_watch (gpointer data) {
+  HostRoom *room = data;
+
+  if (!room->is_wanted (room->watch_data)) {
+    source_clear (&room->watch_source);
+    return G_SOURCE_REMOVE;
+  }
+  if (host_room_is_there (room))
+    room->there_is (room->watch_data);
+  return G_SOURCE_CONTINUE;
+}
+
+void
+host_room_watch (HostRoom *room, gboolean (*is_wanted) (gpointer data), void (*there_is) (gpointer data), gpointer data) {
+  room->is_wanted = is_wanted;
+  room->there_is = there_is;
+  room->watch_data = data;
+  if (!room->watch_source && is_wanted (data))
+    room->watch_source = source_timeout (WATCH_INTERVAL_MS, on_watch, room);
 }
 
 uint64_t

@@ -27,6 +27,11 @@ void host_room_set (HostRoom *room, uint64_t blocks);
 /* Whether there is room for a block. */
 gboolean host_room_is_there (HostRoom *room);
 
+/* The host's memory has no event: it is looked at once a second while somebody waits for some, and a backend at rest does not wake
+ * up. Begins that, if it is not under way: while is_wanted says so, there_is is called each time that there is room for a block.
+ * Ends with the first FALSE, or with the room. The callbacks must not free the room. */
+void host_room_watch (HostRoom *room, gboolean (*is_wanted) (gpointer data), void (*there_is) (gpointer data), gpointer data);
+
 /* Blocks of all VMs of the host, and the limit that this one applies to that; bytes that the host keeps. */
 uint64_t host_room_used (HostRoom *room);
 uint64_t host_room_limit (const HostRoom *room);

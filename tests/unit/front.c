@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include "core/vhost-user.h"
+#include "io/guest-map.h"
+#include "testing.h"
 
 /* ---- device ---- */
 
@@ -454,4 +456,63 @@ front_signalled (int fd) {
   uint64_t count;
 
   return read (fd, &count, sizeof count) == sizeof count;
+}
+
+/* ---- tests ---- */
+
+static unsigned fds_before;
+
+void
+front_tests_init (int *argc, char ***argv) {
+  testing_init (argc, argv);
+  g_log_set_always_fatal (G_LOG_FATAL_MASK | G_LOG_LEVEL_CRITICAL);
+  g_assert_true (guest_map_init (NULL));
+  g_main_context_default (); /* has a descriptor of its own, for ever */
+}
+
+void
+front_begin (struct front *front) {
+  fds_before = front_open_fds ();
+  front_init (front);
+}
+
+void
+front_end (struct front *front) {
+  front_clear (front);
+  while (g_main_context_iteration (NULL, FALSE))
+    ;
+  g_assert_cmpuint (front_open_fds (), ==, fds_before);
+}
+
+void
+front_expect_closed (struct front *front, const char *why) {
+  front_run (front);
+  g_assert_cmpuint (front->n_closed, ==, 1);
+  g_assert_cmpstr (front->closed_why, ==, why);
+  front->n_closed = 0;
+}
+
+void
+front_expect_taken (const struct front *front, unsigned n, const uint16_t *heads) {
+  g_assert_cmpuint (front->n_taken, ==, n);
+  for (unsigned i = 0; i < n; i++)
+    g_assert_cmpuint (front->taken[i].chain.head, ==, heads[i]);
+}
+
+void
+front_expect_answers (struct front *front, unsigned n, const uint16_t *heads) {
+  uint16_t came[FRONT_NUM];
+
+  g_assert_cmpuint (front_collect (front, 0, came), ==, n);
+  for (unsigned i = 0; i < n; i++)
+    g_assert_cmpuint (came[i], ==, heads[i]);
+}
+
+void
+front_offer_three (struct front *front) {
+  front_offer (front, 0, 2, "two");
+  front_offer (front, 0, 0, "zero");
+  front_offer (front, 0, 3, "three");
+  front_kick (front, 0);
+  FRONT_EXPECT_TAKEN (front, 2, 0, 3);
 }

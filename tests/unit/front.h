@@ -51,6 +51,12 @@ struct front {
   char *closed_why; /* NULL: the front-end just closed */
 };
 
+/* For a test program's main, in place of testing_init. */
+void front_tests_init (int *argc, char ***argv);
+/* The beginning and the end of a test, which gives back all that it took, the descriptors that came over the socket included. */
+void front_begin (struct front *front);
+void front_end (struct front *front);
+
 void front_init (struct front *front);
 void front_clear (struct front *front);
 
@@ -100,5 +106,20 @@ void front_device_answer (struct front *front, unsigned i);
 
 /* Open descriptors of this process. */
 unsigned front_open_fds (void);
+
+/* ---- what is expected ---- */
+
+/* The session has ended, for that reason (NULL: the front-end just closed), once since this was asked. */
+void front_expect_closed (struct front *front, const char *why);
+/* These heads are with the device, in that order. */
+void front_expect_taken (const struct front *front, unsigned n, const uint16_t *heads);
+#define FRONT_EXPECT_TAKEN(front, ...) \
+  front_expect_taken (front, sizeof ((const uint16_t[]){ __VA_ARGS__ }) / 2, (const uint16_t[]){ __VA_ARGS__ })
+/* These were answered on queue 0 since this was asked. */
+void front_expect_answers (struct front *front, unsigned n, const uint16_t *heads);
+#define FRONT_EXPECT_ANSWERS(front, ...) \
+  front_expect_answers (front, sizeof ((const uint16_t[]){ __VA_ARGS__ }) / 2, (const uint16_t[]){ __VA_ARGS__ })
+/* Heads 2, 0 and 3 on queue 0, and the device has them. */
+void front_offer_three (struct front *front);
 
 #endif

@@ -1,70 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Requests that take a while: over the death of the back-end, the stop of a queue, and a change of the VM's memory. */
+/* Requests that take a while: the region that remembers them, over the stop of a queue, and a change of the VM's memory. */
 #include "front.h"
 
 #include <fcntl.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "core/inflight.h"
 #include "core/vhost-user.h"
-#include "io/guest-map.h"
 #include "testing.h"
-
-static unsigned fds_before;
-
-static void
-begin (struct front *front) {
-  fds_before = front_open_fds ();
-  front_init (front);
-}
-
-static void
-end (struct front *front) {
-  front_clear (front);
-  while (g_main_context_iteration (NULL, FALSE))
-    ;
-  g_assert_cmpuint (front_open_fds (), ==, fds_before);
-}
-
-static void
-expect_closed (struct front *front, const char *why) {
-  front_run (front);
-  g_assert_cmpuint (front->n_closed, ==, 1);
-  g_assert_cmpstr (front->closed_why, ==, why);
-  front->n_closed = 0;
-}
-
-static void
-expect_taken (struct front *front, unsigned n, const uint16_t *heads) {
-  g_assert_cmpuint (front->n_taken, ==, n);
-  for (unsigned i = 0; i < n; i++)
-    g_assert_cmpuint (front->taken[i].chain.head, ==, heads[i]);
-}
-#define EXPECT_TAKEN(front, ...) \
-  expect_taken (front, sizeof ((const uint16_t[]){ __VA_ARGS__ }) / 2, (const uint16_t[]){ __VA_ARGS__ })
-
-static void
-expect_answers (struct front *front, unsigned n, const uint16_t *heads) {
-  uint16_t came[FRONT_NUM];
-
-  g_assert_cmpuint (front_collect (front, 0, came), ==, n);
-  for (unsigned i = 0; i < n; i++)
-    g_assert_cmpuint (came[i], ==, heads[i]);
-}
-#define EXPECT_ANSWERS(front, ...) \
-  expect_answers (front, sizeof ((const uint16_t[]){ __VA_ARGS__ }) / 2, (const uint16_t[]){ __VA_ARGS__ })
-
-static void
-offer_three (struct front *front) {
-  front_offer (front, 0, 2, "two");
-  front_offer (front, 0, 0, "zero");
-  front_offer (front, 0, 3, "three");
-  front_kick (front, 0);
-  EXPECT_TAKEN (front, 2, 0, 3);
-}
 
 /* ---- the region ---- */
 
@@ -74,7 +19,7 @@ test_region (void) {
   const int all = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
   uint8_t byte;
 
-  begin (&front);
+  front_begin (&front);
   front_start (&front);
   g_assert_cmpuint (front.inflight_bytes, ==, FRONT_QUEUES * inflight_region_bytes (FRONT_NUM));
   g_assert_cmpint (lseek (front.inflight_fd, 0, SEEK_END), ==, (off_t)front.inflight_bytes);
@@ -83,7 +28,7 @@ test_region (void) {
     g_assert_cmpint (pread (front.inflight_fd, &byte, 1, (off_t)i), ==, 1);
     g_assert_cmpuint (byte, ==, 0);
   }
-  end (&front);
+  front_end (&front);
 }
 
 static void
@@ -113,7 +58,7 @@ test_region_refused (void) {
   const int fd = memfd_create ("small", MFD_CLOEXEC);
 
   g_assert_cmpint (ftruncate (fd, 4096), ==, 0);
-  begin (&front);
+  front_begin (&front);
   for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
     g_test_message ("case %zu", i);
     front_connect (&front);
@@ -121,19 +66,19 @@ test_region_refused (void) {
     front_set_inflight (&front, fd, cases[i].bytes, cases[i].offset, cases[i].n_queues, cases[i].queue_size);
     front_run (&front);
     if (cases[i].why)
-      expect_closed (&front, cases[i].why);
+      front_expect_closed (&front, cases[i].why);
     else
       g_assert_cmpuint (front.n_closed, ==, 0);
   }
   front_connect (&front);
   front_negotiate (&front);
   front_set_inflight (&front, front.kicks[0], 192, 0, 1, 8);
-  expect_closed (&front, "an inflight region that can't be mapped");
+  front_expect_closed (&front, "an inflight region that can't be mapped");
   front_connect (&front);
   front_start (&front);
   front_give_inflight (&front);
-  expect_closed (&front, "the inflight region can't change while a queue runs");
-  end (&front);
+  front_expect_closed (&front, "the inflight region can't change while a queue runs");
+  front_end (&front);
   close (fd);
 }
 
@@ -143,7 +88,7 @@ test_owner (void) {
   struct front front;
   const uint8_t *ours = (const uint8_t *)"0123456789abcdef", *theirs = (const uint8_t *)"0123456789abcdeF";
 
-  begin (&front);
+  front_begin (&front);
   front.type.inflight_owner = ours;
   front_connect (&front);
   front_start (&front);
@@ -153,24 +98,24 @@ test_owner (void) {
   front.type.inflight_owner = theirs;
   front_connect (&front);
   front_start (&front);
-  expect_closed (&front, "the VM has worked with another back-end, which took the data with it: the VM has to be reset");
+  front_expect_closed (&front, "the VM has worked with another back-end, which took the data with it: the VM has to be reset");
   front_connect (&front);
   front_negotiate (&front);
   front_set_inflight (&front, front.inflight_fd, front.inflight_bytes - 64, 0, FRONT_QUEUES, FRONT_NUM);
-  expect_closed (&front, "an inflight region that is too small for its queues");
+  front_expect_closed (&front, "an inflight region that is too small for its queues");
   close (front.inflight_fd); /* the VM is reset */
   front.inflight_fd = -1;
   front_connect (&front);
   front_start (&front);
   g_assert_cmpuint (front.n_closed, ==, 0);
-  end (&front);
+  front_end (&front);
 }
 
 static void
 test_queue_does_not_fit (void) {
   struct front front;
 
-  begin (&front);
+  front_begin (&front);
   front_negotiate (&front);
   front_set_inflight (&front, front.ram_fd, 4096, 0x80000, 2, FRONT_NUM / 2);
   front_give_memory (&front);
@@ -181,146 +126,7 @@ test_queue_does_not_fit (void) {
   front_kick (&front, 0);
   g_assert_cmpuint (front.n_taken, ==, 0);
   g_assert_cmpuint (front.n_closed, ==, 0);
-  end (&front);
-}
-
-/* ---- over a death ---- */
-
-static void
-test_death (void) {
-  struct front front;
-
-  begin (&front);
-  front_start (&front);
-  offer_three (&front);
-  front_device_answer (&front, 1);
-  EXPECT_ANSWERS (&front, 0);
-  g_assert_true (front_signalled (front.calls[0]));
-  front_offer (&front, 0, 1, "one"); /* nobody was told of this one */
-  for (unsigned deaths = 0; deaths < 3; deaths++) {
-    front_connect (&front);
-    front_start (&front);
-    EXPECT_TAKEN (&front, 2, 3, 1);
-    g_assert_true (front_signalled (front.calls[0])); /* that of the one before may never have come */
-  }
-  front_device_answer (&front, 2);
-  front_device_answer (&front, 0);
-  front_device_answer (&front, 0);
-  EXPECT_ANSWERS (&front, 1, 2, 3);
-  g_assert_cmpstr (front_answer (&front, 0, 1), ==, "ok: one");
-  g_assert_cmpstr (front_answer (&front, 0, 2), ==, "ok: two");
-  g_assert_cmpstr (front_answer (&front, 0, 3), ==, "ok: three");
-  front_connect (&front);
-  front_start (&front);
-  g_assert_cmpuint (front.n_taken, ==, 0);
-  front_offer (&front, 0, 3, "again");
-  front_kick (&front, 0);
-  EXPECT_TAKEN (&front, 3);
-  end (&front);
-}
-
-/* The front-end closes, the back-end lives: what was in flight comes again with the next connection, and only there. */
-static void
-test_reconnect (void) {
-  struct front front;
-
-  begin (&front);
-  front_start (&front);
-  offer_three (&front);
-  close (front.fd);
-  front.fd = -1;
-  expect_closed (&front, NULL);
-  front_connect (&front);
-  front_start (&front);
-  EXPECT_TAKEN (&front, 2, 0, 3);
-  while (front.n_taken)
-    front_device_answer (&front, 0);
-  EXPECT_ANSWERS (&front, 2, 0, 3);
-  end (&front);
-}
-
-/* Any driver, any deaths: every request is answered once. */
-static void
-test_random_deaths (void) {
-  g_autoptr (GRand) rand = testing_rand ();
-  const unsigned steps = testing_steps (5000);
-  gboolean offered[FRONT_QUEUES][FRONT_NUM / 2] = { { 0 } };
-  unsigned answers = 0, deaths = 0;
-  struct front front;
-
-  begin (&front);
-  front_start (&front);
-  for (unsigned queue = 1; queue < 3; queue++)
-    front_start_queue (&front, queue);
-  front_run (&front);
-  for (unsigned step = 0; step < steps; step++) {
-    const unsigned queue = (unsigned)testing_below (rand, 3);
-    const uint16_t head = (uint16_t)testing_below (rand, FRONT_NUM / 2);
-    uint16_t heads[FRONT_NUM];
-    unsigned n;
-
-    switch (testing_below (rand, 8)) {
-    case 0:
-    case 1:
-    case 2:
-      if (offered[queue][head])
-        break;
-      offered[queue][head] = TRUE;
-      front_offer (&front, queue, head, "?");
-      if (testing_once_in (rand, 2))
-        front_kick (&front, queue);
-      break;
-    case 3:
-      if (!testing_once_in (rand, 8))
-        break;
-      deaths++;
-      front_connect (&front);
-      front_start (&front);
-      for (unsigned i = 1; i < 3; i++)
-        front_start_queue (&front, i);
-      front_run (&front);
-      for (unsigned q = 0, in_flight = 0; q < 3; q++) { /* all that are open, at once */
-        for (uint16_t h = 0; h < FRONT_NUM / 2; h++)
-          in_flight += offered[q][h] ? 1 : 0;
-        if (q == 2)
-          g_assert_cmpuint (front.n_taken, ==, in_flight);
-      }
-      break;
-    case 4: /* a stop that has to wait, and a start */
-      if (!testing_once_in (rand, 8))
-        break;
-      front_send_state (&front, VHU_GET_VRING_BASE, queue, 0);
-      front_run (&front);
-      for (unsigned i = front.n_taken; i-- > 0;)
-        if (front.taken[i].queue == queue)
-          front_device_answer (&front, i);
-      vhost_user_session_stopped (vhost_user_socket_session (front.socket), queue);
-      {
-        uint32_t state[2];
-
-        g_assert_cmpint (front_reply (&front, VHU_GET_VRING_BASE, state, sizeof state, NULL), ==, 8);
-        g_assert_cmpuint (state[1], <=, front.avail[queue]);
-      }
-      front_start_queue (&front, queue);
-      front_run (&front);
-      break;
-    default:
-      if (front.n_taken)
-        front_device_answer (&front, (unsigned)testing_below (rand, front.n_taken));
-    }
-    for (unsigned q = 0; q < 3; q++) {
-      n = front_collect (&front, q, heads);
-      for (unsigned i = 0; i < n; i++, answers++) {
-        g_assert_true (offered[q][heads[i]]);
-        offered[q][heads[i]] = FALSE;
-        g_assert_cmpstr (front_answer (&front, q, heads[i]), ==, "ok: ?");
-      }
-    }
-  }
-  g_assert_cmpuint (front.n_closed, ==, 0);
-  g_assert_cmpuint (answers, >, steps / 10);
-  g_assert_cmpuint (deaths, >, steps / 1000);
-  end (&front);
+  front_end (&front);
 }
 
 static void
@@ -336,7 +142,7 @@ test_hostile_region (void) {
   };
   struct front front;
 
-  begin (&front);
+  front_begin (&front);
   for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
     const uint16_t old_used = 0xffff;
 
@@ -359,7 +165,7 @@ test_hostile_region (void) {
     front.avail[0]--;
     memcpy (front.ram + FRONT_AVAIL + 2, &front.avail[0], 2);
   }
-  end (&front);
+  front_end (&front);
 }
 
 /* A region of the front-end's own can be taken away again. */
@@ -367,7 +173,7 @@ static void
 test_region_taken_away (void) {
   struct front front;
 
-  begin (&front);
+  front_begin (&front);
   front_negotiate (&front);
   front.inflight_fd = memfd_create ("own", MFD_CLOEXEC);
   front.inflight_bytes = FRONT_QUEUES * inflight_region_bytes (FRONT_NUM);
@@ -379,26 +185,26 @@ test_region_taken_away (void) {
   g_assert_cmpint (ftruncate (front.inflight_fd, 0), ==, 0);
   front_offer (&front, 0, 0, "?");
   front_kick (&front, 0);
-  expect_closed (&front, "the front-end took away memory that it had given us");
-  end (&front);
+  front_expect_closed (&front, "the front-end took away memory that it had given us");
+  front_end (&front);
 }
 
 static void
 test_same_head_twice (void) {
   struct front front;
 
-  begin (&front);
+  front_begin (&front);
   front_start (&front);
   front_offer (&front, 0, 2, "?");
   front_kick (&front, 0);
   front_offer (&front, 0, 2, "?");
   g_assert_false (front_signalled (front.errs[0]));
   front_kick (&front, 0);
-  EXPECT_TAKEN (&front, 2);
+  FRONT_EXPECT_TAKEN (&front, 2);
   g_assert_true (front_signalled (front.errs[0]));
   front_device_answer (&front, 0);
   g_assert_cmpuint (front.n_closed, ==, 0);
-  end (&front);
+  front_end (&front);
 }
 
 /* ---- stop ---- */
@@ -409,11 +215,11 @@ test_stop_waits (void) {
   VhostUserSession *session;
   uint32_t state[2];
 
-  begin (&front);
+  front_begin (&front);
   front_start (&front);
   session = vhost_user_socket_session (front.socket);
   front_start_queue (&front, 1);
-  offer_three (&front);
+  front_offer_three (&front);
   front_offer (&front, 0, 1, "not any more");
   front_send_state (&front, VHU_GET_VRING_BASE, 0, 0);
   front_send (&front, VHU_GET_QUEUE_NUM, NULL, 0, NULL, 0);
@@ -430,7 +236,7 @@ test_stop_waits (void) {
     front_device_answer (&front, 0);
     g_assert_cmpint (front_reply (&front, VHU_GET_VRING_BASE, state, sizeof state, NULL), ==, -1);
   }
-  EXPECT_ANSWERS (&front, 2, 0, 3);
+  FRONT_EXPECT_ANSWERS (&front, 2, 0, 3);
   g_assert_true (front_signalled (front.calls[0]));
   vhost_user_session_stopped (session, 1); /* nobody asked */
   g_assert_cmpint (front_reply (&front, VHU_GET_VRING_BASE, state, sizeof state, NULL), ==, -1);
@@ -447,8 +253,8 @@ test_stop_waits (void) {
   front_start_queue (&front, 0);
   front_run (&front);
   g_assert_cmpuint (front.n_closed, ==, 0);
-  EXPECT_TAKEN (&front, 1);
-  end (&front);
+  FRONT_EXPECT_TAKEN (&front, 1);
+  front_end (&front);
 }
 
 static void
@@ -456,20 +262,20 @@ test_stop_from_within (void) {
   struct front front;
   uint32_t state[2];
 
-  begin (&front);
+  front_begin (&front);
   front.stop_at_once = TRUE;
   front_start (&front);
   for (unsigned i = 0; i < 3; i++) {
-    offer_three (&front);
+    front_offer_three (&front);
     front_send_state (&front, VHU_GET_VRING_BASE, 0, 0);
     g_assert_cmpint (front_reply (&front, VHU_GET_VRING_BASE, state, sizeof state, NULL), ==, 8);
     g_assert_cmpuint (state[1], ==, 3 * (i + 1));
-    EXPECT_ANSWERS (&front, 2, 0, 3);
+    FRONT_EXPECT_ANSWERS (&front, 2, 0, 3);
     front_start_queue (&front, 0);
     front_run (&front);
   }
   g_assert_cmpuint (front_ask_u64 (&front, VHU_GET_QUEUE_NUM), ==, FRONT_QUEUES);
-  end (&front);
+  front_end (&front);
 }
 
 /* QEMU dies while it waits for a queue to stop. */
@@ -477,18 +283,18 @@ static void
 test_front_end_dies_in_stop (void) {
   struct front front;
 
-  begin (&front);
+  front_begin (&front);
   front_start (&front);
-  offer_three (&front);
+  front_offer_three (&front);
   front_send_state (&front, VHU_GET_VRING_BASE, 0, 0);
   front_run (&front);
   close (front.fd);
   front.fd = -1;
-  expect_closed (&front, NULL);
+  front_expect_closed (&front, NULL);
   front_connect (&front);
   front_start (&front);
-  EXPECT_TAKEN (&front, 2, 0, 3);
-  end (&front);
+  FRONT_EXPECT_TAKEN (&front, 2, 0, 3);
+  front_end (&front);
 }
 
 /* ---- memory ---- */
@@ -502,14 +308,14 @@ test_memory_moves (void) {
                             FRONT_GUEST_BASE, FRONT_RAM_BYTES, FRONT_USER_BASE, 0 };
 
   g_assert_cmpint (ftruncate (more, 4096), ==, 0);
-  begin (&front);
+  front_begin (&front);
   front_start (&front);
-  offer_three (&front);
+  front_offer_three (&front);
   front_send (&front, VHU_SET_MEM_TABLE, two, sizeof two, (const int[]){ more, front.ram_fd }, 2);
   front_run (&front);
   g_assert_cmpuint (front.n_memory_changes, ==, 2);
   g_assert_cmpint (front.moves_failed, ==, 0);
-  EXPECT_TAKEN (&front, 2, 0, 3); /* once */
+  FRONT_EXPECT_TAKEN (&front, 2, 0, 3); /* once */
   for (unsigned i = 0; i < 50; i++) { /* and what it was before is given back */
     front_give_memory (&front);
     front_send (&front, VHU_SET_MEM_TABLE, two, sizeof two, (const int[]){ more, front.ram_fd }, 2);
@@ -519,9 +325,9 @@ test_memory_moves (void) {
   g_assert_cmpint (front.moves_failed, ==, 0);
   while (front.n_taken)
     front_device_answer (&front, 0);
-  EXPECT_ANSWERS (&front, 2, 0, 3);
+  FRONT_EXPECT_ANSWERS (&front, 2, 0, 3);
   g_assert_cmpstr (front_answer (&front, 0, 3), ==, "ok: three");
-  end (&front);
+  front_end (&front);
   close (more);
 }
 
@@ -534,9 +340,9 @@ test_memory_goes (void) {
   const uint64_t elsewhere[5] = { 1, FRONT_GUEST_BASE + FRONT_RAM_BYTES, FRONT_RAM_BYTES, FRONT_USER_BASE, 0 };
   uint16_t heads[FRONT_NUM];
 
-  begin (&front);
+  front_begin (&front);
   front_start (&front);
-  offer_three (&front);
+  front_offer_three (&front);
   front.drops_what_is_gone = TRUE;
   front_signalled (front.calls[0]);
   front_send (&front, VHU_SET_MEM_TABLE, elsewhere, sizeof elsewhere, &front.ram_fd, 1);
@@ -549,7 +355,7 @@ test_memory_goes (void) {
   front_run (&front);
   front.drops_what_is_gone = FALSE;
   front.moves_failed = 0;
-  offer_three (&front);
+  front_offer_three (&front);
   front_send (&front, VHU_SET_MEM_TABLE, rest, sizeof rest, &front.ram_fd, 1);
   front_run (&front);
   g_assert_cmpint (front.moves_failed, ==, 3);
@@ -558,9 +364,9 @@ test_memory_goes (void) {
   for (uint16_t head = 0; head < 4; head++)
     vhost_user_session_push (vhost_user_socket_session (front.socket), 0, head, 0);
   g_assert_cmpuint (vhost_user_session_in_flight (vhost_user_socket_session (front.socket), 0), ==, 0);
-  expect_answers (&front, 0, NULL);
+  front_expect_answers (&front, 0, NULL);
   g_assert_cmpuint (front.n_closed, ==, 0);
-  end (&front);
+  front_end (&front);
 }
 
 /* ---- memory, region by region ---- */
@@ -569,7 +375,7 @@ test_memory_goes (void) {
 
 static void
 begin_slots (struct front *front) {
-  begin (front);
+  front_begin (front);
   front->type.mem_slots = TRUE;
   front_connect (front);
   front_negotiate (front);
@@ -585,7 +391,7 @@ test_slots (void) {
   front_add_memory (&front, 0, RINGS_BYTES);
   front_start_queue (&front, 0);
   front_run (&front);
-  offer_three (&front);
+  front_offer_three (&front);
   for (unsigned i = 1; i < GUEST_REGIONS_MAX; i++) /* nothing moves for those in flight */
     front_add_memory (&front, i * 0x4000, 0x4000);
   front_run (&front);
@@ -593,15 +399,15 @@ test_slots (void) {
   g_assert_cmpuint (front.n_memory_changes, ==, 0);
   while (front.n_taken)
     front_device_answer (&front, 0);
-  EXPECT_ANSWERS (&front, 2, 0, 3);
+  FRONT_EXPECT_ANSWERS (&front, 2, 0, 3);
   for (unsigned i = 1; i < GUEST_REGIONS_MAX; i++) {
     front_remove_memory (&front, i * 0x4000, 0x4000);
     front_add_memory (&front, i * 0x4000, 0x4000);
   }
-  offer_three (&front);
+  front_offer_three (&front);
   front_add_memory (&front, 0xf0000, 0x1000);
-  expect_closed (&front, "more memory regions than there are slots");
-  end (&front);
+  front_expect_closed (&front, "more memory regions than there are slots");
+  front_end (&front);
 }
 
 static void
@@ -636,7 +442,7 @@ test_slots_refused (void) {
       front_remove_memory (&front, cases[i].remove, cases[i].remove_bytes);
     front_run (&front);
     if (cases[i].why)
-      expect_closed (&front, cases[i].why);
+      front_expect_closed (&front, cases[i].why);
     else
       g_assert_cmpuint (front.n_closed, ==, 0);
   }
@@ -644,8 +450,8 @@ test_slots_refused (void) {
   front_connect (&front);
   front_negotiate (&front);
   front_add_memory (&front, 0x1000, 0x2000);
-  expect_closed (&front, "a request whose protocol feature was not negotiated");
-  end (&front);
+  front_expect_closed (&front, "a request whose protocol feature was not negotiated");
+  front_end (&front);
 }
 
 /* A region is removed and added again, somewhere else for us, while requests are in flight whose rings and buffers are in it. */
@@ -660,30 +466,30 @@ test_slots_change_under_requests (void) {
   front_run (&front);
   session = vhost_user_socket_session (front.socket);
   for (unsigned round = 0; round < 300; round++) { /* more often than there is room for what leaves, or for mappings */
-    offer_three (&front);
+    front_offer_three (&front);
     front_remove_memory (&front, 0, FRONT_RAM_BYTES);
     front_run (&front);
     front_device_answer (&front, 1); /* without rings: later */
-    expect_answers (&front, 0, NULL);
+    front_expect_answers (&front, 0, NULL);
     if (round % 2)
       front_add_memory (&front, 0, FRONT_RAM_BYTES / 2);
     front_add_memory (&front, FRONT_RAM_BYTES / 2, FRONT_RAM_BYTES / 2);
     front_run (&front);
     if (round % 2 == 0) {
-      expect_answers (&front, 0, NULL);
+      front_expect_answers (&front, 0, NULL);
       front_add_memory (&front, 0, FRONT_RAM_BYTES / 2);
       front_run (&front);
     }
-    EXPECT_ANSWERS (&front, 0);
+    FRONT_EXPECT_ANSWERS (&front, 0);
     g_assert_true (front_signalled (front.calls[0]));
     g_assert_cmpstr (front_answer (&front, 0, 0), ==, "ok: zero");
     front_offer (&front, 0, 1, "new");
     front_kick (&front, 0);
-    EXPECT_TAKEN (&front, 2, 3, 1);
+    FRONT_EXPECT_TAKEN (&front, 2, 3, 1);
     front_device_answer (&front, 2);
     front_device_answer (&front, 0);
     front_device_answer (&front, 0);
-    EXPECT_ANSWERS (&front, 1, 2, 3);
+    FRONT_EXPECT_ANSWERS (&front, 1, 2, 3);
     g_assert_cmpstr (front_answer (&front, 0, 2), ==, "ok: two");
     g_assert_cmpuint (vhost_user_session_in_flight (session, 0), ==, 0);
     front_remove_memory (&front, 0, FRONT_RAM_BYTES / 2);
@@ -694,7 +500,7 @@ test_slots_change_under_requests (void) {
   }
   g_assert_false (front_signalled (front.errs[0]));
   g_assert_cmpuint (front.n_memory_changes, ==, 0);
-  end (&front);
+  front_end (&front);
 }
 
 /* A request that never ends keeps what it uses, and no more than there is room for. */
@@ -707,15 +513,15 @@ test_slots_and_a_hung_request (void) {
   front_add_memory (&front, 0, RINGS_BYTES);
   front_start_queue (&front, 0);
   front_run (&front);
-  offer_three (&front);
+  front_offer_three (&front);
   for (; removed < 100 && !front.n_closed; removed++) {
     front_add_memory (&front, 0x10000, 0x1000);
     front_remove_memory (&front, 0x10000, 0x1000);
     front_run (&front);
   }
   g_assert_cmpuint (removed, ==, GUEST_REGIONS_MAX + 1);
-  expect_closed (&front, "too many memory regions are removed while requests wait");
-  end (&front);
+  front_expect_closed (&front, "too many memory regions are removed while requests wait");
+  front_end (&front);
 }
 
 /* A queue that stops while its rings are away: what could not be told comes again. */
@@ -728,7 +534,7 @@ test_slots_and_a_stop (void) {
   front_add_memory (&front, 0, FRONT_RAM_BYTES);
   front_start_queue (&front, 0);
   front_run (&front);
-  offer_three (&front);
+  front_offer_three (&front);
   front_remove_memory (&front, 0, FRONT_RAM_BYTES);
   front_run (&front);
   while (front.n_taken)
@@ -740,29 +546,23 @@ test_slots_and_a_stop (void) {
   front_add_memory (&front, 0, FRONT_RAM_BYTES);
   front_start_queue (&front, 0);
   front_run (&front);
-  EXPECT_TAKEN (&front, 2, 0, 3);
+  FRONT_EXPECT_TAKEN (&front, 2, 0, 3);
   front_remove_memory (&front, 0, FRONT_RAM_BYTES);
   front_add_memory (&front, 0, FRONT_RAM_BYTES);
   front_run (&front);
-  expect_answers (&front, 0, NULL); /* the answers of then are not those of now */
-  end (&front);
+  front_expect_answers (&front, 0, NULL); /* the answers of then are not those of now */
+  front_end (&front);
 }
 
 int
 main (int argc, char **argv) {
-  testing_init (&argc, &argv);
-  g_log_set_always_fatal (G_LOG_FATAL_MASK | G_LOG_LEVEL_CRITICAL);
-  g_assert_true (guest_map_init (NULL));
-  g_main_context_default (); /* has a descriptor of its own, for ever */
+  front_tests_init (&argc, &argv);
   g_test_add_func ("/vhost-user-inflight/region/it is zero and keeps its size", test_region);
   g_test_add_func ("/vhost-user-inflight/region/what does not fit is refused", test_region_refused);
   g_test_add_func ("/vhost-user-inflight/region/that of another owner is refused", test_owner);
   g_test_add_func ("/vhost-user-inflight/region/a queue that does not fit does not run", test_queue_does_not_fit);
   g_test_add_func ("/vhost-user-inflight/region/nonsense in it breaks the queue", test_hostile_region);
   g_test_add_func ("/vhost-user-inflight/region/it may be taken away", test_region_taken_away);
-  g_test_add_func ("/vhost-user-inflight/death/what had no answer is carried out again", test_death);
-  g_test_add_func ("/vhost-user-inflight/death/a front-end that connects again gets its answers", test_reconnect);
-  g_test_add_func ("/vhost-user-inflight/death/however often, each request is answered once", test_random_deaths);
   g_test_add_func ("/vhost-user-inflight/a head that is in flight is not taken again", test_same_head_twice);
   g_test_add_func ("/vhost-user-inflight/stop/it waits for what is in flight", test_stop_waits);
   g_test_add_func ("/vhost-user-inflight/stop/a device may end it at once", test_stop_from_within);

@@ -4,31 +4,11 @@
 
 #include <fcntl.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/vhost-user.h"
-#include "io/guest-map.h"
 #include "testing.h"
-
-/* Each test gives back all that it took, the descriptors that came over the socket included. */
-static unsigned fds_before;
-
-static void
-begin (struct front *front) {
-  fds_before = front_open_fds ();
-  front_init (front);
-}
-
-static void
-end (struct front *front) {
-  front_clear (front);
-  while (g_main_context_iteration (NULL, FALSE))
-    ;
-  g_assert_cmpuint (front_open_fds (), ==, fds_before);
-}
 
 static void
 expect_closed (struct front *front, const char *why) {
@@ -45,7 +25,7 @@ test_all_queues (void) {
   struct front front;
   uint16_t heads[FRONT_NUM];
 
-  begin (&front);
+  front_begin (&front);
   front.answer_at_once = TRUE;
   front_negotiate (&front);
   front_give_memory (&front);
@@ -67,7 +47,7 @@ test_all_queues (void) {
       g_assert_true (front_signalled (front.calls[queue]));
     }
   g_assert_cmpuint (front.n_closed, ==, 0);
-  end (&front);
+  front_end (&front);
 }
 
 static void
@@ -77,7 +57,7 @@ test_config (void) {
   uint32_t wce[4] = { 32, 1, 0, 1 };
   struct front front;
 
-  begin (&front);
+  front_begin (&front);
   front_negotiate (&front);
   front_send (&front, VHU_GET_CONFIG, (uint32_t[18]){ ask[0], ask[1], ask[2] }, 12 + 60, NULL, 0);
   g_assert_cmpint (front_reply (&front, VHU_GET_CONFIG, answer, sizeof answer, NULL), ==, sizeof answer);
@@ -91,7 +71,7 @@ test_config (void) {
   front_run (&front);
   g_assert_cmpuint (front.n_config_writes, ==, 1);
   g_assert_cmpuint (front.n_closed, ==, 1);
-  end (&front);
+  front_end (&front);
 }
 
 /* What the device does not do is not offered, and refused. */
@@ -100,7 +80,7 @@ test_not_offered (void) {
   const uint64_t reset = 1u << VHU_PROTOCOL_F_RESET_DEVICE;
   struct front front;
 
-  begin (&front);
+  front_begin (&front);
   front_send (&front, VHU_SET_PROTOCOL_FEATURES, &reset, sizeof reset, NULL, 0);
   expect_closed (&front, "SET_PROTOCOL_FEATURES with a feature that was not offered");
   front.n_closed = 0;
@@ -108,7 +88,7 @@ test_not_offered (void) {
   front_connect (&front);
   front_set_inflight (&front, front.ram_fd, 4096, 0, 1, 8);
   expect_closed (&front, "a request whose protocol feature was not negotiated");
-  end (&front);
+  front_end (&front);
 }
 
 /* ---- what comes ---- */
@@ -121,14 +101,14 @@ test_byte_by_byte (void) {
   } __attribute__ ((packed)) features = { { VHU_SET_FEATURES, 1, 8 }, 1ull << 9 };
   struct front front;
 
-  begin (&front);
+  front_begin (&front);
   for (size_t i = 0; i < sizeof features; i++) {
     g_assert_cmpint (send (front.fd, (const char *)&features + i, 1, 0), ==, 1);
     front_run (&front);
   }
   g_assert_true (front_ask_u64 (&front, VHU_GET_FEATURES) & 1ull << 9);
   g_assert_cmpuint (front.n_closed, ==, 0);
-  end (&front);
+  front_end (&front);
 }
 
 /* Many messages wait in the socket at once: each one gets the descriptor that came with it. */
@@ -137,7 +117,7 @@ test_burst (void) {
   struct front front;
   uint16_t heads[FRONT_NUM];
 
-  begin (&front);
+  front_begin (&front);
   front.answer_at_once = TRUE;
   front_negotiate (&front);
   front_give_memory (&front);
@@ -154,7 +134,7 @@ test_burst (void) {
     g_assert_false (front_signalled (front.errs[queue]));
   }
   g_assert_cmpuint (front.n_closed, ==, 0);
-  end (&front);
+  front_end (&front);
 }
 
 static void
@@ -163,7 +143,7 @@ test_too_many_fds (void) {
   int fds[20];
   const uint64_t queue = 0;
 
-  begin (&front);
+  front_begin (&front);
   for (unsigned i = 0; i < G_N_ELEMENTS (fds); i++)
     fds[i] = front.kicks[0];
   front_send (&front, VHU_SET_VRING_KICK, &queue, sizeof queue, fds, 20);
@@ -183,7 +163,7 @@ test_too_many_fds (void) {
     front_run (&front);
   }
   expect_closed (&front, "more file descriptors than any request has");
-  end (&front);
+  front_end (&front);
 }
 
 /* ---- what goes ---- */
@@ -193,14 +173,14 @@ test_does_not_read (void) {
   struct front front;
   unsigned sent = 0;
 
-  begin (&front);
+  front_begin (&front);
   for (; sent < 100000 && !front.n_closed; sent++) {
     front_send (&front, VHU_GET_FEATURES, NULL, 0, NULL, 0);
     front_run (&front);
   }
   expect_closed (&front, "the front-end does not read its replies");
   g_assert_cmpuint (sent, >=, VHOST_USER_SOCKET_OUT_BYTES / (VHU_HEADER_BYTES + 8));
-  end (&front);
+  front_end (&front);
 }
 
 /* One that reads late gets every reply, in order, and the descriptor with its own. */
@@ -216,7 +196,7 @@ test_reads_late (void) {
   uint64_t payload[3];
   int fd;
 
-  begin (&front);
+  front_begin (&front);
   front_negotiate (&front);
   for (; filled < 600; filled++) { /* more than the socket takes, on Linux of today */
     front_send (&front, VHU_GET_FEATURES, NULL, 0, NULL, 0);
@@ -232,7 +212,7 @@ test_reads_late (void) {
   g_assert_cmpint (lseek (fd, 0, SEEK_END), ==, (off_t)payload[0]);
   close (fd);
   g_assert_cmpint (front_reply (&front, VHU_GET_QUEUE_NUM, payload, sizeof payload, NULL), ==, 8);
-  end (&front);
+  front_end (&front);
 }
 
 /* ---- the end ---- */
@@ -242,7 +222,7 @@ test_ends (void) {
   struct front front;
   const uint32_t half[2] = { VHU_GET_FEATURES, 1 }, nonsense[5] = { 0 };
 
-  begin (&front);
+  front_begin (&front);
   shutdown (front.fd, SHUT_RDWR);
   expect_closed (&front, NULL);
   front.n_closed = 0;
@@ -266,14 +246,14 @@ test_ends (void) {
   front_die (&front); /* not a word */
   front_run (&front);
   g_assert_cmpuint (front.n_closed, ==, 0);
-  end (&front);
+  front_end (&front);
 }
 
 static void
 test_memory_taken_away (void) {
   struct front front;
 
-  begin (&front);
+  front_begin (&front);
   front.answer_at_once = TRUE;
   front_start (&front);
   front_offer (&front, 0, 1, "?");
@@ -284,7 +264,7 @@ test_memory_taken_away (void) {
     g_assert_cmpint (write (front.kicks[0], &one, sizeof one), ==, sizeof one);
   }
   expect_closed (&front, "the front-end took away memory that it had given us");
-  end (&front);
+  front_end (&front);
 }
 
 /* ---- backend channel ---- */
@@ -311,7 +291,7 @@ test_config_change (void) {
   struct front front;
   VhostUserSession *session;
 
-  begin (&front);
+  front_begin (&front);
   session = vhost_user_socket_session (front.socket);
   vhost_user_session_config_changed (session);
   front_negotiate (&front);
@@ -330,19 +310,19 @@ test_config_change (void) {
   front_start_queue (&front, 0);
   g_assert_true (config_change_came (&front));
   g_assert_false (config_change_came (&front));
-  end (&front);
+  front_end (&front);
 }
 
 static void
 test_config_change_not_allowed (void) {
   struct front front;
 
-  begin (&front);
+  front_begin (&front);
   front.type.config_changes = FALSE;
   front_start (&front);
   vhost_user_session_config_changed (vhost_user_socket_session (front.socket));
   g_assert_false (config_change_came (&front));
-  end (&front);
+  front_end (&front);
 }
 
 static void
@@ -350,7 +330,7 @@ test_channel_comes_and_goes (void) {
   struct front front;
   int pair[2];
 
-  begin (&front);
+  front_begin (&front);
   front.answer_at_once = TRUE;
   front_start (&front);
   close (front.channel);
@@ -370,14 +350,14 @@ test_channel_comes_and_goes (void) {
   g_assert_cmpint (send (front.channel, "an answer to nothing", 20, 0), ==, 20);
   front_run (&front);
   g_assert_cmpuint (front.n_closed, ==, 1);
-  end (&front);
+  front_end (&front);
 }
 
 static void
 test_channel_is_full (void) {
   struct front front;
 
-  begin (&front);
+  front_begin (&front);
   front_start (&front);
   for (unsigned i = 0; i < 100000 && !front.n_closed; i++) {
     vhost_user_session_config_changed (vhost_user_socket_session (front.socket));
@@ -387,15 +367,12 @@ test_channel_is_full (void) {
   close (front.channel);
   front.channel = -1;
   g_assert_cmpuint (front_ask_u64 (&front, VHU_GET_QUEUE_NUM), ==, FRONT_QUEUES);
-  end (&front);
+  front_end (&front);
 }
 
 int
 main (int argc, char **argv) {
-  testing_init (&argc, &argv);
-  g_log_set_always_fatal (G_LOG_FATAL_MASK | G_LOG_LEVEL_CRITICAL);
-  g_assert_true (guest_map_init (NULL));
-  g_main_context_default (); /* has a descriptor of its own, for ever */
+  front_tests_init (&argc, &argv);
   g_test_add_func ("/vhost-user-socket/16 queues are served", test_all_queues);
   g_test_add_func ("/vhost-user-socket/config space is read, and written to where the device allows it", test_config);
   g_test_add_func ("/vhost-user-socket/what the device does not do is not offered", test_not_offered);
