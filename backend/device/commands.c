@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "device/commands.h"
 #include "core/device-state.h"
-#include "device/json-members.h"
 #include "io/error.h"
+#include "io/json-members.h"
+#include "io/worker-status.h"
 
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 /* Cells in the answer to `blocks`: the most keeps that answer well below what a client may leave unread
@@ -124,40 +124,23 @@ add_refusal (JsonBuilder *builder, const BackendState *state) {
   add_int (builder, "refused-age-ms", ms_since (state->short_grant->at));
 }
 
-/* As a shell would say it. */
-static char *
-death_text (int status) {
-  return WIFSIGNALED (status) ? g_strdup_printf ("signal %d (%s)", WTERMSIG (status), g_strsignal (WTERMSIG (status)))
-                              : g_strdup_printf ("exit status %d", WEXITSTATUS (status));
-}
-
 static void
 add_worker (JsonBuilder *builder, const Operator *op, const BackendState *state) {
-  const struct keeper_hello *hello = state->hello;
+  const struct keeper_hello *page = state->hello;
 
-  json_builder_set_member_name (builder, "worker");
-  json_builder_begin_object (builder);
-  add_int (builder, "pid", (guint64)getpid ());
-  add_int (builder, "keeper-pid", hello->keeper_pid);
-  add_string (builder, "version", DOMYBS_VERSION);
-  add_int (builder, "state-version", DOMYBS_STATE_VERSION);
-  add_string (builder, "mode", state->busy_mode ? "busy" : "normal");
-  add_int (builder, "starts", hello->starts);
-  add_int (builder, "deaths", hello->deaths);
-  add_int (builder, "strikes", hello->strikes);
-  if (hello->deaths) {
-    g_autofree char *text = death_text (hello->last_status);
-
-    add_string (builder, "last-death", text);
-    add_int (builder, "last-death-age-ms", ms_since ((gint64)hello->last_death_us));
-  } else {
-    add_null (builder, "last-death");
-    add_null (builder, "last-death-age-ms");
-  }
-  add_int (builder, "age-ms", ms_since (op->started_at));
-  add_int (builder, "keeper-age-ms", ms_since ((gint64)hello->started_us));
-  add_bool (builder, "rolled-back", hello->rolled_back != 0);
-  json_builder_end_object (builder);
+  worker_status_add (builder, &(struct worker_status){
+                                  .keeper_pid = page->keeper_pid,
+                                  .mode = state->busy_mode ? "busy" : "normal",
+                                  .state_version = DOMYBS_STATE_VERSION,
+                                  .starts = page->starts,
+                                  .deaths = page->deaths,
+                                  .strikes = page->strikes,
+                                  .last_status = page->last_status,
+                                  .last_death_at = (gint64)page->last_death_us,
+                                  .keeper_started_at = (gint64)page->started_us,
+                                  .started_at = op->started_at,
+                                  .rolled_back = page->rolled_back != 0,
+                              });
 }
 
 static JsonNode *

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "device/monitor.h"
-#include "device/json-members.h"
+#include "io/json-members.h"
 #include "io/error.h"
 #include "io/source.h"
 

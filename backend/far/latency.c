@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "far/latency.h"
-#include "device/json-members.h"
+#include "io/json-members.h"
 
 guint
 latency_bucket (gint64 us) {

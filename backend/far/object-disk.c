@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "far/object-disk.h"
-#include "device/json-members.h"
+#include "io/json-members.h"
 #include "far/latency.h"
 #include "far/object.h"
 #include "io/error.h"

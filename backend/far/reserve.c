@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "far/reserve.h"
 #include "core/far-level.h"
-#include "device/json-members.h"
+#include "io/json-members.h"
 #include "far/connector.h"
 #include "io/log-limit.h"
 #include "io/source.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Members of the JSON objects that go to the control socket. */
-#ifndef DOMYBS_DEVICE_JSON_MEMBERS_H
-#define DOMYBS_DEVICE_JSON_MEMBERS_H
+#ifndef DOMYBS_IO_JSON_MEMBERS_H
+#define DOMYBS_IO_JSON_MEMBERS_H
 
 #include <json-glib/json-glib.h>
 
