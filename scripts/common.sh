@@ -124,6 +124,6 @@ sanitizer_wrapper() {
 DOMYBS_BUILD_PACKAGES=(build-essential meson ninja-build pkg-config libglib2.0-dev libjson-glib-dev libseccomp-dev libvirt-dev libxml2-dev
   liburing-dev libnbd-dev liblz4-dev libgnutls28-dev)
 # shellcheck disable=SC2034
-DOMYBS_TEST_PACKAGES=(clang libclang-rt-dev valgrind nbdkit qemu-utils)
+DOMYBS_TEST_PACKAGES=(clang libclang-rt-dev valgrind spin nbdkit libnbd-bin fio qemu-utils iproute2)
 # shellcheck disable=SC2034
 DOMYBS_LAB_PACKAGES=(mmdebstrap 'debian-archive-keyring>=2023.3+deb12u2' util-linux iproute2)
