@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Writes the seed corpora: make-corpus FOLDER → FOLDER/{message,chain,request,state,blk,object}/NAME. The same bytes each time. */
+/* Writes the seed corpora: make-corpus FOLDER → FOLDER/{message,chain,request,state,blk,object,lease,page}/NAME. The same bytes each time. */
 #include <errno.h>
 #include <glib.h>
 #include <glib/gstdio.h>
@@ -11,7 +11,9 @@
 #include "core/object.h"
 #include "fuzz-blk.h"
 #include "fuzz-chain.h"
+#include "fuzz-lease.h"
 #include "fuzz-object.h"
+#include "fuzz-page.h"
 #include "fuzz-request.h"
 #include "fuzz-state.h"
 
@@ -475,6 +477,98 @@ object_seeds (void) {
   save_object ("largest", OBJECT_PAGES_MAX * OBJECT_PAGE_BYTES, 1, 0, 0);
 }
 
+/* ---- page server ---- */
+
+static void
+add_page_request (GByteArray *seed, uint8_t command, uint8_t flags, uint8_t block, uint16_t within, uint8_t blocks, uint16_t bytes) {
+  ADD_8 (seed, FUZZ_PAGE_REQUEST, command, flags, block);
+  add_16 (seed, within);
+  ADD_8 (seed, blocks);
+  add_16 (seed, bytes);
+}
+
+static void
+page_seeds (void) {
+  GByteArray *seed = g_byte_array_new ();
+  uint8_t i;
+
+  /* Options, each with something that could be its data. */
+  ADD_8 (seed, 0, FUZZ_PAGE_RAW, 4, 0, 0, 0, 3);
+  for (i = 0; i < 11; i++)
+    ADD_8 (seed, FUZZ_PAGE_OPTION, i, 0, 10, 0, 0, 0, 4, 'n', 'o', 'n', 'e', 0, 0, FUZZ_PAGE_TURN);
+  save ("page", "options", seed);
+  seed = g_byte_array_new ();
+  ADD_8 (seed, 0, FUZZ_PAGE_RAW, 4, 0, 0, 0, 3, FUZZ_PAGE_OPTION, 6, 21, 4, 1, 2, 3, 4, FUZZ_PAGE_DATA, 61, 36, FUZZ_PAGE_TURN);
+  save ("page", "too-long", seed);
+  /* Requests: write, read over a border, zeroes, trim, map; then beyond the level, and closed in the middle of a write. */
+  seed = g_byte_array_new ();
+  ADD_8 (seed, FUZZ_PAGE_OPEN | FUZZ_PAGE_STRUCTURED | FUZZ_PAGE_CONTEXT);
+  add_page_request (seed, 1, 0, 1, (uint16_t)-512, 0, 1024);
+  ADD_8 (seed, FUZZ_PAGE_DATA, 0, 4, FUZZ_PAGE_TURN);
+  add_page_request (seed, 0, 0, 1, (uint16_t)-4096, 0, 8192);
+  add_page_request (seed, 0, 4, 7, 0, 0, 8192);
+  add_page_request (seed, 6, 2, 2, 100, 1, 0);
+  add_page_request (seed, 7, 0, 0, 0, 16, 0);
+  add_page_request (seed, 4, 0, 0, 0, 3, 0);
+  add_page_request (seed, 7, 8, 0, 1, 15, 0);
+  add_page_request (seed, 3, 0, 0, 0, 0, 0);
+  save ("page", "requests", seed);
+  seed = g_byte_array_new ();
+  ADD_8 (seed, FUZZ_PAGE_OPEN, FUZZ_PAGE_LEVEL, 1);
+  add_page_request (seed, 6, 2, 0, 0, 8, 0);
+  add_page_request (seed, 1, 0, 0, 0, 0, 60000);
+  ADD_8 (seed, FUZZ_PAGE_DATA, 0, 4, FUZZ_PAGE_TURN, FUZZ_PAGE_CLOSE, FUZZ_PAGE_DATA, 0, 4, FUZZ_PAGE_CONNECT);
+  add_page_request (seed, 1, 0, 0, 0, 0, 100);
+  ADD_8 (seed, FUZZ_PAGE_STALE, 1, FUZZ_PAGE_DATA, 100, 0);
+  save ("page", "closed", seed);
+}
+
+/* ---- leases ---- */
+
+static void
+add_lease_ask (GByteArray *seed, uint8_t verb, uint8_t flags, uint8_t session, uint8_t blocks, uint8_t seq) {
+  ADD_8 (seed, FUZZ_LEASE_ASK, verb, 'w', 'h', 'b', flags, session, blocks, seq);
+}
+
+static void
+lease_seeds (void) {
+  enum { ATTACH = 1, GRANT, RELEASE, KEEP, END };
+  GByteArray *seed = g_byte_array_new ();
+
+  add_lease_ask (seed, ATTACH, FUZZ_LEASE_NO_LEASE, 1, 50, 0);
+  add_lease_ask (seed, GRANT, 0, 1, 3, 1);
+  for (uint8_t block = 0; block < 4; block++)
+    ADD_8 (seed, FUZZ_LEASE_USE, block, 9);
+  ADD_8 (seed, FUZZ_LEASE_USE, 1, 2, FUZZ_LEASE_RESTART, FUZZ_LEASE_ZERO);
+  add_lease_ask (seed, RELEASE, 0, 1, 0, 2);
+  add_lease_ask (seed, ATTACH, 0, 2, 50, 0);
+  ADD_8 (seed, FUZZ_LEASE_USE, 1, 0);
+  add_lease_ask (seed, END, 0, 2, 0, 0);
+  ADD_8 (seed, FUZZ_LEASE_ZERO, FUZZ_LEASE_ZERO, FUZZ_LEASE_RESTART, FUZZ_LEASE_TIME, 200);
+  save ("lease", "good-life", seed);
+  seed = g_byte_array_new ();
+  for (uint8_t verb = ATTACH; verb <= END; verb++) {
+    add_lease_ask (seed, verb, FUZZ_LEASE_VICTIM, 3, 1, 9);
+    add_lease_ask (seed, verb, FUZZ_LEASE_VICTIM | FUZZ_LEASE_OLD_EPOCH | FUZZ_LEASE_OTHER_KEY, 200, 1, 9);
+    add_lease_ask (seed, verb, FUZZ_LEASE_VICTIM | FUZZ_LEASE_OTHER_ARENA, 3, 0, 0);
+  }
+  save ("lease", "of-another", seed);
+  seed = g_byte_array_new ();
+  add_lease_ask (seed, ATTACH, FUZZ_LEASE_NO_LEASE, 1, 50, 0);
+  add_lease_ask (seed, GRANT, 0, 1, 4, 1);
+  ADD_8 (seed, FUZZ_LEASE_ORDER, 3, 1, 0);
+  add_lease_ask (seed, GRANT, 0, 1, 9, 2);
+  add_lease_ask (seed, RELEASE, 0, 1, 1, 3);
+  ADD_8 (seed, FUZZ_LEASE_ORDER, 0, 2, 1);
+  add_lease_ask (seed, GRANT, 0, 1, 9, 4);
+  save ("lease", "revoked", seed);
+  seed = g_byte_array_new ();
+  ADD_8 (seed, FUZZ_LEASE_NAME);
+  add (seed, "lease-0000000000000001.0000000000000002.6f66207468697320617265616e612e2e", 72);
+  ADD_8 (seed, FUZZ_LEASE_RAW, 0, 1, 0, 1);
+  save ("lease", "names", seed);
+}
+
 int
 main (int argc, char **argv) {
   if (argc != 2) {
@@ -491,5 +585,7 @@ main (int argc, char **argv) {
   state_seeds ();
   blk_seeds ();
   object_seeds ();
+  lease_seeds ();
+  page_seeds ();
   return 0;
 }
