@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "device/keeper-internal.h"
-#include "device/keeper-log.h"
+#include "io/keeper-log.h"
 #include "io/fd-message.h"
 #include "io/sandbox-calls.h"
 

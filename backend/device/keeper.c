@@ -3,7 +3,7 @@
 #include "device/keeper-internal.h"
 #include "core/crash-point.h"
 #include "core/crash-policy.h"
-#include "device/keeper-log.h"
+#include "io/keeper-log.h"
 #include "io/fd-message.h"
 #include "io/sandbox-calls.h"
 #include "io/sandbox.h"

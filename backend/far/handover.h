@@ -7,6 +7,7 @@
 #ifndef DOMYBS_FAR_HANDOVER_H
 #define DOMYBS_FAR_HANDOVER_H
 
+#include <signal.h>
 #include <stdint.h>
 
 #define FAR_DISKS_MAX 8u
@@ -19,6 +20,7 @@ enum {
   FAR_FD_KEY = 4,     /* memfd of SEAL_KEY_BYTES, for reading; closed with --no-seal */
   FAR_FD_CONTROL = 5, /* listening; closed without --control-socket */
   FAR_FD_CONNECTOR = 6, /* far/connector.h; closed without --memory-device, and by keepers that do not know it */
+  FAR_FD_DONORS = 7, /* memfd with struct far_identities, for reading; closed without --donor, and by keepers that do not know it */
   FAR_FD_DISKS = 8,   /* FAR_DISK_FDS for each disk, in the order of the command line */
 };
 
@@ -29,6 +31,7 @@ enum far_disk_fd {
   FAR_FD_STORAGE,    /* closed for NBD */
   FAR_FD_GONE_WRITE, /* io/storage.h: this worker's pipe … */
   FAR_FD_GONE_READ,  /* … and that of those before; closed for the first one */
+  FAR_FD_COPIES,     /* memfd of copies_state_bytes, formatted (core/copies.h); closed without --donor, and by keepers that do not know it */
   FAR_DISK_FDS = 8
 };
 
@@ -53,6 +56,22 @@ struct far_handover {
 
   uint64_t good; /* the worker's: `starts` as it found it, once it has lived for a while */
 };
+
+/* Who we are to donors, and the keys by which they know it: in the order of the command line. */
+#define FAR_DONORS_MAX 16u
+struct far_donor_key {
+  char identity[132]; /* with a 0 at its end; "": no TLS */
+  uint32_t bytes;
+  uint8_t key[64];
+};
+struct far_identities {
+  uint8_t host[16], boot[16]; /* machine-id, boot id */
+  struct far_donor_key donors[FAR_DONORS_MAX];
+};
+_Static_assert (sizeof (struct far_identities) <= 4096, "");
+
+/* The keeper says with this signal that the VM has ended: a worker that has leases gives them back, and ends with KEEPER_EXIT_DONE. */
+#define FAR_SIGNAL_END SIGUSR2
 
 /* Exit statuses of a worker, with those of enum keeper_exit (core/keeper-wire.h): DONE and CANT. Any other, and every signal,
  * is a death. */

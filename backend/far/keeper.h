@@ -14,6 +14,7 @@
 struct far_keeper_disk {
   const char *name;                              /* for logs */
   int listen_fd, state_fd, stage_fd, storage_fd; /* storage_fd −1: NBD; stage_fd −1: an object */
+  int copies_fd;                                 /* −1: no donors */
 };
 
 struct far_keeper_options {
@@ -23,6 +24,7 @@ struct far_keeper_options {
   int key_fd;     /* −1: pages are not sealed */
   int control_fd; /* −1: none */
   const char *memory_device; /* where workers are connected to when they ask for it; NULL: nowhere */
+  int donors_fd; /* −1: none; otherwise a worker has leases to give back at the end */
   int page_fd;
   struct far_handover *page;
   char *const *worker_argv; /* the keeper's own arguments and --worker: the worker reads the same options */

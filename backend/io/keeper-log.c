@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "device/keeper-log.h"
+#include "io/keeper-log.h"
 
 #include <poll.h>
 #include <stdarg.h>

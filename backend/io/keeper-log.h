@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The keeper's lines on stderr: nothing is allocated, and what stderr does not take at once is lost. */
-#ifndef DOMYBS_DEVICE_KEEPER_LOG_H
-#define DOMYBS_DEVICE_KEEPER_LOG_H
+#ifndef DOMYBS_IO_KEEPER_LOG_H
+#define DOMYBS_IO_KEEPER_LOG_H
 
 #include <stdbool.h>
 #include <stdint.h>
