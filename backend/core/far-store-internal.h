@@ -57,14 +57,16 @@ struct far_entry {
 };
 _Static_assert (sizeof (struct far_entry) == 32, "");
 
-/* A segment: its place ^ its number (32 bits), slot + 1 (8), class (2), being written (1), bad (1). Which place a segment has
- * changes only where one is bad; segments and places below `covered` are each other's. While it is not staged, slot, class and
- * being written are 0. */
+/* A segment: its place ^ its number (32 bits), slot + 1 (8), class (2), being written (1), bad (1), its place given back (1). Which
+ * place a segment has changes only where one is bad; segments and places below `covered` are each other's. While it is not staged,
+ * slot, class and being written are 0; at most one of bad and given back is set, and then nothing else. */
 #define FAR_SEGMENT_SLOT_SHIFT 32
 #define FAR_SEGMENT_CLASS_SHIFT 40
 #define FAR_SEGMENT_WRITING (1ull << 42)
 #define FAR_SEGMENT_BAD (1ull << 43)
-#define FAR_SEGMENT_ALL ((1ull << 44) - 1)
+#define FAR_SEGMENT_GIVEN (1ull << 44) /* since version 2 */
+#define FAR_SEGMENT_ALL ((1ull << 45) - 1)
+#define FAR_GIVEN_OLDEST_READER 2u /* of a state with one */
 
 enum far_record_type { FAR_RECORD_PAGE = 1, FAR_RECORD_SEGMENT = 2 };
 
@@ -137,7 +139,10 @@ struct far_store {
   uint16_t *block_pages;   /* of each block: its pages that are not NONE */
   uint64_t *free_segments; /* bits */
   uint32_t lowest_free;    /* there is none below */
-  uint32_t n_free, n_bad, covered;
+  uint32_t highest_free;   /* nor above */
+  uint32_t lowest_given;   /* nor one that was given back below this */
+  uint32_t n_free, n_bad, n_given, covered;
+  uint32_t fewest_free;
   bool refused; /* there was no place for a write, and there is none since */
 
   struct far_slot slots[FAR_STAGE_SLOTS_MAX];
@@ -215,6 +220,8 @@ far_segment_place (uint64_t segment, uint32_t number) {
 
 /* ---- far-store-open.c ---- */
 void far_store_lay_out (const struct far_geometry *geometry, struct far_layout *ret_layout);
+/* This version, and the oldest that can read what there is, both in one store. */
+void far_store_set_version (struct far_header *header, uint32_t oldest_reader);
 
 /* ---- far-store.c ---- */
 /* Copies what is in the journal, and empties it. */

@@ -81,11 +81,11 @@ far_store_overhead_bytes (const struct far_geometry *geometry) {
 
 /* ---- the header ---- */
 
-/* Both in one store, so that nobody finds the version of one process with the other's oldest reader. */
-static void
-set_version (struct far_header *header) {
+/* So nobody finds the version of one process with the other's oldest reader. */
+void
+far_store_set_version (struct far_header *header, uint32_t oldest_reader) {
   typedef uint64_t __attribute__ ((may_alias)) word;
-  const uint32_t versions[2] = { FAR_STATE_VERSION, FAR_STATE_OLDEST };
+  const uint32_t versions[2] = { FAR_STATE_VERSION, oldest_reader };
   uint64_t value;
 
   _Static_assert(offsetof (struct far_header, version) % 8 == 0
@@ -107,7 +107,7 @@ far_store_format (void *state, const struct far_geometry *geometry) {
   header->n_stage_slots = geometry->n_stage_slots;
   header->device = geometry->device;
   header->next_version = 1; /* 0 is none */
-  set_version (header);
+  far_store_set_version (header, FAR_STATE_OLDEST);
   FAR_STORE (header->magic, FAR_STATE_MAGIC, "far-formatted");
 }
 
@@ -223,10 +223,15 @@ take_segment (struct far_store *store, uint32_t segment, uint64_t now, uint64_t 
   if (places[place / 64] >> place % 64 & 1)
     return "it has two segments at one place";
   places[place / 64] |= 1ull << place % 64;
-  if (number < 0 || now & FAR_SEGMENT_BAD) {
-    if (now >> FAR_SEGMENT_SLOT_SHIFT & ~(FAR_SEGMENT_BAD >> FAR_SEGMENT_SLOT_SHIFT))
+  if (number < 0 || now & (FAR_SEGMENT_BAD | FAR_SEGMENT_GIVEN)) {
+    const uint64_t flags = now & ~(uint64_t)UINT32_MAX;
+
+    if (flags & ~(FAR_SEGMENT_BAD | FAR_SEGMENT_GIVEN))
       return "it has a segment that is staged and is not";
-    store->n_bad += (now & FAR_SEGMENT_BAD) != 0;
+    if (flags == (FAR_SEGMENT_BAD | FAR_SEGMENT_GIVEN))
+      return "it has a bad place that was given back";
+    store->n_bad += flags == FAR_SEGMENT_BAD;
+    store->n_given += flags == FAR_SEGMENT_GIVEN;
     return NULL;
   }
   if ((unsigned)number >= store->geometry.n_stage_slots || store->slots[number].use != FAR_SLOT_FREE)
@@ -276,6 +281,8 @@ check_stored (const struct far_store *store, const struct pending *pending, cons
     return "it has a page where none can be";
   if (segment_of (store, pending, segment) & FAR_SEGMENT_BAD)
     return "it has a page in a bad place";
+  if (segment_of (store, pending, segment) & FAR_SEGMENT_GIVEN)
+    return "it has a page in a place that was given back";
   if (store->live[segment].units + units > FAR_UNITS)
     return "it has more pages in a segment than fit into it";
   if (entry->version == 0 || entry->version >= store->header->next_version)
@@ -420,18 +427,19 @@ static void
 take_over (struct far_store *store) {
   if (store->header->n_records)
     far_store_apply (store);
-  set_version (store->header);
+  far_store_set_version (store->header, store->n_given ? FAR_GIVEN_OLDEST_READER : FAR_STATE_OLDEST);
   for (uint32_t segment = 0; segment < store->covered; segment++) {
     const uint64_t now = store->segments[segment];
     const struct far_live *live = &store->live[segment];
 
-    if (now & FAR_SEGMENT_BAD || far_segment_slot (now) >= 0)
+    if (now & (FAR_SEGMENT_BAD | FAR_SEGMENT_GIVEN) || far_segment_slot (now) >= 0)
       continue;
     if (live->n_pages)
       far_store_set_bucket (store, segment, far_bucket_of (live->units));
     else
       far_store_set_free (store, segment);
   }
+  store->fewest_free = store->n_free;
 }
 
 /* What was staged is staged, and goes on being filled where there is most room left: so a process that dies again and again

@@ -20,6 +20,8 @@ far_store_set_free (struct far_store *store, uint32_t segment) {
   store->n_free++;
   if (segment < store->lowest_free)
     store->lowest_free = segment;
+  if (segment > store->highest_free)
+    store->highest_free = segment;
   if (store->n_free > FAR_RESERVED_PLACES)
     store->refused = false;
   if (store->spared_for && --store->spared_for == 0)
@@ -42,6 +44,8 @@ take_free (struct far_store *store) {
   store->free_segments[word] &= store->free_segments[word] - 1;
   store->n_free--;
   store->lowest_free = segment + 1;
+  if (store->n_free < store->fewest_free)
+    store->fewest_free = store->n_free;
   return segment;
 }
 
@@ -414,6 +418,16 @@ far_store_victim (const struct far_store *store, uint32_t *ret_segment) {
   return true;
 }
 
+bool
+far_store_victim_with (const struct far_store *store, uint32_t garbage_bytes, uint32_t *ret_segment) {
+  const uint32_t units = far_units (garbage_bytes), best = best_victim (store, units > FAR_GAIN_UNITS ? units : FAR_GAIN_UNITS);
+
+  if (best == FAR_NO_SEGMENT)
+    return false;
+  *ret_segment = best;
+  return true;
+}
+
 void
 far_store_spare_victim (struct far_store *store, uint32_t segment) {
   uint32_t last;
@@ -440,7 +454,7 @@ bool
 far_store_wants_cleaning (const struct far_store *store, bool *ret_urgent) {
   const uint32_t spare = store->n_free > FAR_RESERVED_PLACES ? store->n_free - FAR_RESERVED_PLACES : 0;
   /* Places that can still be covered are as good as free ones, until somebody was refused in spite of them. */
-  const uint32_t more = store->refused ? 0 : spare + (store->geometry.n_places - store->covered);
+  const uint32_t more = store->refused ? 0 : spare + (store->geometry.n_places - store->covered) + store->n_given;
 
   *ret_urgent = spare == 0;
   if (more > FAR_CLEAN_SOON)

@@ -250,7 +250,8 @@ far_store_figures (const struct far_store *store, struct far_figures *ret_figure
   ret_figures->stored_bytes = store->stored_bytes;
   ret_figures->blocks_in_use = store->blocks_in_use;
   ret_figures->places = store->geometry.n_places;
-  ret_figures->covered = store->covered;
+  ret_figures->covered = store->covered - store->n_given;
+  ret_figures->given = store->n_given;
   ret_figures->free = store->n_free;
   ret_figures->bad = store->n_bad;
   ret_figures->slots = store->geometry.n_stage_slots;

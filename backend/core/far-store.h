@@ -43,7 +43,7 @@
 #define FAR_STAGE_SLOTS_MIN 4u /* one open for each class, one for cleaning, one on its way to storage */
 #define FAR_COMMIT_MAX 256u /* changes in one commit */
 
-#define FAR_STATE_VERSION 1u
+#define FAR_STATE_VERSION 2u /* 2: places that were given back; without any, version 1 can read it, too */
 
 enum far_kind {
   FAR_NONE = 0,   /* never written, or discarded: reads as zeros */
@@ -85,6 +85,12 @@ struct far_change {
 struct far_segment {
   int slot;       /* of the stage: read it there; -1: not staged */
   uint32_t place; /* in the storage copy, in segments; meaningful when it is not staged, or is being written */
+};
+
+/* Segments in a row whose places are in a row, too. */
+struct far_places {
+  uint32_t segment, place; /* the first */
+  uint32_t n;
 };
 
 /* Room for one page in an open segment. */
@@ -188,8 +194,25 @@ void far_store_close_open (struct far_store *store);
 
 /* ---- room ---- */
 
-/* The first n places are backed by storage; only those are used. Grows only, up to n_places. Kept in the state. */
+/* The first n places are backed by storage; only those are used, as far as they are not given back. Grows only, up to n_places.
+ * Kept in the state. */
 void far_store_cover (struct far_store *store, uint32_t n_places);
+
+/* At most `most` places that storage would have to back next, for far_store_cover_places: those that were given back first
+ * (unless only_new), then the ones behind those that are covered. False: there are none. */
+bool far_store_next_uncovered (struct far_store *store, uint32_t most, bool only_new, struct far_places *ret_places);
+/* These, which far_store_next_uncovered has just named (or fewer, from the first on), are backed by storage from now on. */
+void far_store_cover_places (struct far_store *store, const struct far_places *places);
+
+/* Takes at most `most` places of free segments out of use, the last ones, as many as lie in a row. When it returns, the caller may
+ * have storage give them back; they are not used again before far_store_cover_places. False: there are none beyond those that are
+ * kept for cleaning. A process that dies may not have got to it: its successor has all of them given back once more. */
+bool far_store_give_back (struct far_store *store, uint32_t most, struct far_places *ret_places);
+/* The first places from segment `from` on that are given back, at most `most`. False: there are none. */
+bool far_store_given (const struct far_store *store, uint32_t from, uint32_t most, struct far_places *ret_places);
+
+/* The fewest free places since the last call of this. */
+uint32_t far_store_fewest_free (struct far_store *store);
 
 /* ---- wear ---- */
 
@@ -207,6 +230,8 @@ bool far_store_wants_cleaning (const struct far_store *store, bool *ret_urgent);
 /* The written segment with the fewest live bytes (to a page), if cleaning it gains anything. The same again until its pages
  * were moved. */
 bool far_store_victim (const struct far_store *store, uint32_t *ret_segment);
+/* The same, if at least so many bytes of it are garbage; never one that is spared. */
+bool far_store_victim_with (const struct far_store *store, uint32_t garbage_bytes, uint32_t *ret_segment);
 /* It can't be cleaned now (its pages can't be read): it is no victim any more until some other segments became free, unless
  * there is no other one: then those that are spared come in turn, and the caller should wait a while before each. */
 void far_store_spare_victim (struct far_store *store, uint32_t segment);
@@ -220,7 +245,8 @@ struct far_figures {
   uint64_t pages[FAR_LOST + 1]; /* by kind */
   uint64_t stored_bytes;        /* of RAW and PACKED, as stored */
   uint64_t blocks_in_use;       /* blocks of the disk with a page that is not NONE */
-  uint32_t places, covered, free, bad; /* places */
+  uint32_t places, covered, free, bad; /* places; covered: without those that are given back */
+  uint32_t given; /* places that were covered, and are given back */
   uint32_t slots, slots_free, slots_writing; /* of the stage; the others are open, or wait to be written */
   uint64_t versions; /* used so far */
 };

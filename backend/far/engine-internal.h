@@ -3,6 +3,7 @@
 #ifndef DOMYBS_FAR_ENGINE_INTERNAL_H
 #define DOMYBS_FAR_ENGINE_INTERNAL_H
 
+#include "core/far-spare.h"
 #include "io/log-limit.h"
 #include "far/engine.h"
 #include "io/page-pack.h"
@@ -36,6 +37,8 @@ struct FarRead {
   unsigned n;
   uint32_t segment, offset; /* where the buffer's first byte is in its segment */
   uint64_t versions[ENGINE_READ_PAGES_MAX];
+  uint32_t offsets[ENGINE_READ_PAGES_MAX]; /* in the segment */
+  uint64_t finished; /* bits: pages that need nothing more, when another copy is read */
   guint8 *buf; /* ENGINE_READ_BYTES_MAX, aligned */
 };
 
@@ -81,6 +84,14 @@ struct FarEngine {
   gpointer room_data;
   GSource *trim_source;       /* idle: the stage's free slots are given back */
   gint64 last_write;
+  gint64 last_request;
+  struct far_spare spare;     /* engine-spare.c, as the next six */
+  guint64 level;              /* blocks that the guest was promised */
+  guint32 to_give;            /* places */
+  gboolean give_again;        /* what the process before has given back, from that segment on */
+  uint32_t give_again_from;
+  gboolean tidying;
+  GSource *spare_source;
   FarRead reads[ENGINE_READS_MAX];
   FarRead *free_reads;
   guint reads_under_way;      /* of reads, those that storage has; the others wait for what is read ahead */
@@ -103,6 +114,8 @@ void engine_reads_clear (FarEngine *engine);
 void engine_reads_forget (FarEngine *engine, FarIo *io);
 /* Opens what is in `bytes` into the request. FALSE: it is not what was sealed. */
 gboolean engine_open_page (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *page, const guint8 *bytes);
+/* Whether what is in `bytes` is what was sealed as that page; uses the scratch pages. */
+gboolean engine_page_is_good (FarEngine *engine, guint64 number, const struct far_page *page, const guint8 *bytes);
 /* One that nobody uses; NULL: there is none. */
 FarRead *engine_reads_take (FarEngine *engine);
 /* What this one waited for is there, or will not come. */
@@ -147,5 +160,16 @@ gboolean engine_cover_more (FarEngine *engine);
 void engine_wear_figures (FarEngine *engine, FarEngineFigures *ret_figures);
 /* Whether cleaning can still make room, or does. */
 gboolean engine_can_clean (FarEngine *engine);
+
+/* engine-spare.c: giving back to storage */
+void engine_spare_init (FarEngine *engine);
+/* Nothing begins any more. */
+void engine_spare_clear (FarEngine *engine);
+/* Something may have become free. */
+void engine_spare_pump (FarEngine *engine);
+/* A segment to be tidied now. FALSE: none. */
+gboolean engine_spare_victim (FarEngine *engine, uint32_t *ret_segment);
+/* Places that were given back had to be backed again. */
+void engine_spare_regret (FarEngine *engine);
 
 #endif

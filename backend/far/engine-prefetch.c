@@ -198,6 +198,7 @@ begin (FarEngine *engine, struct prefetch_range *plan) {
   ahead->free_reads = read->next_free;
   ahead->under_way += span.end - span.begin;
   read->storage.is_write = FALSE;
+  read->storage.ahead = TRUE;
   read->storage.buf = ahead->memory + at;
   read->storage.offset = (guint64)segment.place * FAR_SEGMENT_BYTES + span.begin;
   read->storage.bytes = span.end - span.begin;

@@ -35,17 +35,24 @@ engine_open_page (FarEngine *engine, FarIo *io, guint64 i, const struct far_page
   return ok;
 }
 
-static void
-open_page (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *page, const guint8 *bytes) {
-  const uint64_t number = io->first + i;
+gboolean
+engine_page_is_good (FarEngine *engine, guint64 number, const struct far_page *page, const guint8 *bytes) {
+  return seal_open_page (engine->seal, number, page, bytes, engine->scratch);
+}
 
-  if (engine_open_page (engine, io, i, page, bytes))
-    return;
+static void
+say_damaged (FarEngine *engine, FarIo *io, guint64 i) {
   io->failed = TRUE;
   engine->figures.damaged++;
   if (log_limit_pass (&engine->log_limit))
     g_warning ("%s: page %" G_GUINT64_FORMAT " is not what was stored (%s): the guest gets an I/O error for it", engine->options.name,
-               number, storage_description (engine->storage));
+               io->first + i, storage_description (engine->storage));
+}
+
+static void
+open_page (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *page, const guint8 *bytes) {
+  if (!engine_open_page (engine, io, i, page, bytes))
+    say_damaged (engine, io, i);
 }
 
 /* ---- reads of storage ---- */
@@ -137,6 +144,8 @@ begin_read (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *firs
   read->segment = span.segment;
   read->offset = span.begin;
   read->versions[0] = first->version;
+  read->offsets[0] = first->offset;
+  read->finished = 0;
   for (read->n = 1; read->n < ENGINE_READ_PAGES_MAX && i + read->n < io->n; read->n++) {
     const guint64 number = io->first + i + read->n;
 
@@ -144,6 +153,7 @@ begin_read (FarEngine *engine, FarIo *io, guint64 i, const struct far_page *firs
     if ((engine->ahead && engine_ahead_has (engine, number, page.version)) || !engine_span_add (&span, &page))
       break;
     read->versions[read->n] = page.version;
+    read->offsets[read->n] = page.offset;
   }
   read->storage.is_write = FALSE;
   read->storage.buf = read->buf;
@@ -222,8 +232,8 @@ end_read (FarEngine *engine, FarIo *io) {
   }
 }
 
-/* A page whose bytes came from storage, if they are still its bytes. */
-static void
+/* A page whose bytes came from storage, if they are still its bytes. FALSE: they are damaged, and another copy is asked. */
+static gboolean
 finish_page (FarEngine *engine, FarRead *read, unsigned k) {
   FarIo *io = read->io;
   const guint64 i = read->first + k;
@@ -233,17 +243,27 @@ finish_page (FarEngine *engine, FarRead *read, unsigned k) {
   far_store_get (engine->store, (uint32_t)(io->first + i), &page);
   if (page.kind != FAR_RAW && page.kind != FAR_PACKED) {
     read_some (engine, io, i); /* discarded meanwhile, or written: at once */
-  } else if (page.version == read->versions[k] && page.segment == read->segment) {
-    open_page (engine, io, i, &page, read->buf + (page.offset - read->offset));
-    engine->figures.read_from_storage++;
+  } else if (page.version == read->versions[k] && page.segment == read->segment && page.offset == read->offsets[k]) {
+    const guint8 *bytes = read->buf + (page.offset - read->offset);
+
+    if (engine_open_page (engine, io, i, &page, bytes)) {
+      engine->figures.read_from_storage++;
+    } else if (storage_read_again (engine->storage, &read->storage)) {
+      engine->kick_wanted = TRUE;
+      return FALSE;
+    } else {
+      say_damaged (engine, io, i);
+    }
   } else {
-    /* Written or moved meanwhile: into the stage as a rule. */
+    /* Written or moved meanwhile: into the stage as a rule. A slow read may even find that it was moved twice, and is in the same segment again. */
     far_store_segment (engine->store, page.segment, &segment);
     if (segment.slot >= 0)
       read_some (engine, io, i);
     else
       io->again = TRUE;
   }
+  read->finished |= 1ull << k;
+  return TRUE;
 }
 
 static void
@@ -262,7 +282,10 @@ read_done (StorageIo *storage, int error) {
       io->failed = TRUE;
   } else if (io) {
     for (unsigned k = 0; k < read->n; k++)
-      finish_page (engine, read, k);
+      if (!(read->finished >> k & 1) && !finish_page (engine, read, k)) {
+        far_engine_kick (engine);
+        return; /* it is under way again, for this page and those behind it */
+      }
   }
   engine->reads_under_way--;
   give_back (engine, read);

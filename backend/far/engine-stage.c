@@ -196,17 +196,19 @@ write_out (FarEngine *engine) {
 gboolean
 engine_cover_more (FarEngine *engine) {
   g_autoptr (GError) error = NULL;
-  struct far_figures figures;
-  uint32_t n;
+  struct far_figures before, after;
+  struct far_places places;
 
-  far_store_figures (engine->store, &figures);
-  n = MIN (COVER_PLACES, engine->options.geometry.n_places - figures.covered);
+  far_store_figures (engine->store, &before);
+  /* What the process before has given back may be on its way still, until storage is settled. */
+  if (!far_store_next_uncovered (engine->store, COVER_PLACES, !engine->settled, &places))
+    return FALSE;
   /* The last of a file system's space comes in smaller pieces. */
-  while (n
-         && !storage_allocate (engine->storage, (guint64)figures.covered * FAR_SEGMENT_BYTES, (guint64)n * FAR_SEGMENT_BYTES,
-                               n == 1 ? &error : NULL))
-    n /= 2;
-  if (n == 0) {
+  while (places.n
+         && !storage_allocate (engine->storage, (guint64)places.place * FAR_SEGMENT_BYTES, (guint64)places.n * FAR_SEGMENT_BYTES,
+                               places.n == 1 ? &error : NULL))
+    places.n /= 2;
+  if (places.n == 0) {
     if (error && !engine->full_logged) {
       g_warning ("%s: %s; the disk goes on with what it has", engine->options.name, error->message);
       engine->full_logged = TRUE;
@@ -214,7 +216,10 @@ engine_cover_more (FarEngine *engine) {
     return FALSE;
   }
   engine->full_logged = FALSE;
-  far_store_cover (engine->store, figures.covered + n);
+  far_store_cover_places (engine->store, &places);
+  far_store_figures (engine->store, &after);
+  if (after.given < before.given)
+    engine_spare_regret (engine);
   return TRUE;
 }
 
@@ -257,11 +262,35 @@ move_pages (FarEngine *engine) {
   engine_writes_go_on (engine);
 }
 
+/* What is moved is not opened: where there are other copies, a damaged one must not take their place. FALSE: another one is read. */
+static gboolean
+is_sound (FarEngine *engine, StorageIo *storage) {
+  const Cleaner *cleaner = &engine->cleaner;
+
+  if (!storage_has_copies (engine->storage))
+    return TRUE;
+  for (unsigned i = 0; i < cleaner->n_pages; i++) {
+    const CleanPage *was = &cleaner->pages[i];
+    struct far_page page;
+
+    far_store_get (engine->store, was->page, &page);
+    if ((page.kind == FAR_RAW || page.kind == FAR_PACKED) && page.segment == cleaner->segment && page.version == was->version
+        && !engine_page_is_good (engine, was->page, &page, cleaner->buf + page.offset))
+      return !storage_read_again (engine->storage, storage);
+  }
+  return TRUE;
+}
+
 static void
 victim_read (StorageIo *storage, int error) {
   FarEngine *engine = storage->data;
   Cleaner *cleaner = &engine->cleaner;
 
+  if (!error && !is_sound (engine, storage)) {
+    engine->kick_wanted = TRUE;
+    far_engine_kick (engine);
+    return;
+  }
   cleaner->reading = FALSE;
   if (error) {
     engine->figures.storage_errors++;
@@ -277,15 +306,14 @@ victim_read (StorageIo *storage, int error) {
   far_engine_kick (engine);
 }
 
-static gboolean
-begin_cleaning (FarEngine *engine) {
+static void
+begin_cleaning (FarEngine *engine, uint32_t victim) {
   Cleaner *cleaner = &engine->cleaner;
   const unsigned cap = FAR_SEGMENT_BYTES / FAR_UNIT_BYTES;
   struct far_segment segment;
   g_autofree uint32_t *pages = NULL;
 
-  if (!far_store_victim (engine->store, &cleaner->segment))
-    return FALSE;
+  cleaner->segment = victim;
   if (!cleaner->buf) {
     cleaner->buf = g_aligned_alloc (1, FAR_SEGMENT_BYTES, STORAGE_ALIGN);
     cleaner->pages = g_new (CleanPage, cap);
@@ -301,6 +329,7 @@ begin_cleaning (FarEngine *engine) {
   }
   far_store_segment (engine->store, cleaner->segment, &segment);
   cleaner->storage.is_write = FALSE;
+  cleaner->storage.ahead = TRUE;
   cleaner->storage.offset = (guint64)segment.place * FAR_SEGMENT_BYTES;
   cleaner->storage.buf = cleaner->buf;
   cleaner->storage.bytes = FAR_SEGMENT_BYTES;
@@ -309,19 +338,27 @@ begin_cleaning (FarEngine *engine) {
   cleaner->reading = TRUE;
   storage_submit (engine->storage, &cleaner->storage);
   engine->kick_wanted = TRUE;
-  return TRUE;
+}
+
+/* The segment to clean now, if any. With a budget, as late as can be: what waits has more garbage then, and costs less. */
+static gboolean
+find_victim (FarEngine *engine, uint32_t *ret_segment) {
+  bool urgent;
+
+  if (far_store_wants_cleaning (engine->store, &urgent) && (urgent || engine->options.wear_day_bytes == 0))
+    return far_store_victim (engine->store, ret_segment);
+  return engine_spare_victim (engine, ret_segment);
 }
 
 static void
 clean (FarEngine *engine) {
   Cleaner *cleaner = &engine->cleaner;
-  bool urgent;
+  uint32_t victim;
 
   if (cleaner->moving)
     move_pages (engine);
-  if (!cleaner->moving && !cleaner->reading && engine->settled && !engine->retry_source
-      && far_store_wants_cleaning (engine->store, &urgent) && (urgent || engine->options.wear_day_bytes == 0))
-    begin_cleaning (engine); /* with a budget, as late as can be: what waits has more garbage then, and costs less */
+  if (!cleaner->moving && !cleaner->reading && engine->settled && !engine->retry_source && find_victim (engine, &victim))
+    begin_cleaning (engine, victim);
 }
 
 gboolean

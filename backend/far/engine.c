@@ -107,7 +107,8 @@ far_engine_start (FarEngine *engine, FarIo *io) {
   io->next = 0;
   io->under_way = 0;
   io->failed = io->queued = io->again = FALSE;
-  io->began = g_get_monotonic_time ();
+  io->began = engine->last_request = g_get_monotonic_time ();
+  engine->tidying = FALSE;
   switch (io->operation) {
   case BLK_READ:
     engine->figures.reads++;
@@ -141,6 +142,7 @@ far_engine_kick (FarEngine *engine) {
     engine->kick_again = FALSE;
     engine_stage_pump (engine);
     engine_ahead_pump (engine);
+    engine_spare_pump (engine);
     if (engine->kick_wanted) {
       engine->kick_wanted = FALSE;
       storage_kick (engine->storage);
@@ -159,6 +161,11 @@ far_engine_cover_more (FarEngine *engine) {
   engine_writes_go_on (engine); /* those that storage had no room for */
   far_engine_kick (engine);
   return TRUE;
+}
+
+void
+far_engine_set_level (FarEngine *engine, guint64 blocks) {
+  engine->level = blocks;
 }
 
 void
@@ -190,6 +197,7 @@ on_settled (gpointer data) {
   FarEngine *engine = data;
 
   engine->settled = TRUE;
+  engine_writes_go_on (engine); /* those that need a place which was given back */
   far_engine_kick (engine);
 }
 
@@ -217,6 +225,7 @@ far_engine_new (const FarEngineOptions *options, void *state, gsize state_bytes,
   engine_reads_init (engine);
   engine_ahead_init (engine);
   engine_stage_init (engine);
+  engine_spare_init (engine);
   storage_on_settled (storage, on_settled, engine);
   return engine;
 }
@@ -224,6 +233,7 @@ far_engine_new (const FarEngineOptions *options, void *state, gsize state_bytes,
 void
 far_engine_free (FarEngine *engine) {
   source_clear (&engine->discard_source);
+  engine_spare_clear (engine);
   if (engine->store)
     engine_stage_clear (engine);
   engine_ahead_clear (engine);

@@ -23,6 +23,7 @@ typedef struct {
   gboolean pack;                /* LZ4 */
   gsize prefetch_bytes;         /* of memory for what is read ahead; 0: nothing is */
   guint64 wear_day_bytes;       /* so many may be written to storage in a day (core/wear.h); 0: there is no bound */
+  guint64 give_back_us;         /* what is free for so long and not needed is given back to storage (core/far-spare.h); 0: never */
 } FarEngineOptions;
 
 typedef struct FarEngine FarEngine;
@@ -70,6 +71,8 @@ void far_engine_forget (FarEngine *engine, FarIo *io);
 /* Backs 32 MiB more of the storage copy (fewer, where that is all there is), before they are needed; takes as long as a fallocate.
  * FALSE: there are no more, or storage has no room. */
 gboolean far_engine_cover_more (FarEngine *engine);
+/* So many blocks beyond those in use are to stay backed: what was promised to the guest (core/far-level.h). 0 at first. */
+void far_engine_set_level (FarEngine *engine, guint64 blocks);
 /* Calls changed when there may be more or less room than before: often, in the middle of work. NULL: no more. */
 void far_engine_on_room (FarEngine *engine, void (*changed) (gpointer data), gpointer data);
 
@@ -81,6 +84,7 @@ typedef struct {
   guint64 read_pages, written_pages, same_pages, packed_pages; /* written_pages: all; of these, same and packed */
   guint64 read_from_stage, read_from_storage; /* pages */
   guint64 storage_read_bytes, storage_written_bytes, cleaned_pages;
+  guint64 given_back_places; /* to storage, since the start */
   guint64 refused, damaged; /* requests that ended in an error; pages that were not what was sealed */
   guint64 waiting;          /* requests that wait now */
   guint64 oldest_wait_us;

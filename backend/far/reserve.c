@@ -234,6 +234,7 @@ static void
 set_level (FarReserve *reserve, Tier *tier, guint64 blocks) {
   tier->has_level = TRUE;
   tier->level = blocks;
+  far_engine_set_level (tier->is.engine, blocks);
   tier->refused = FALSE; /* storage is asked anew */
   tier->cover_ms = 0;
   tier->has_said = FALSE; /* whoever asks wants to know */

@@ -29,6 +29,7 @@ struct storage_kind {
   unsigned discards_depth;                                                                /* discards under way at a time */
   /* For when too many discards wait: carries it out on the spot, or not at all. May be NULL. */
   void (*discard_now) (Storage *storage, guint64 offset, guint64 bytes);
+  gboolean (*read_again) (Storage *storage, StorageIo *io); /* NULL: there is one copy only */
   void (*free) (Storage *storage); /* all but what is below */
 };
 

@@ -191,6 +191,16 @@ storage_kick (Storage *storage) {
   storage->kind->kick (storage);
 }
 
+gboolean
+storage_read_again (Storage *storage, StorageIo *io) {
+  return storage->kind->read_again && storage->kind->read_again (storage, io);
+}
+
+gboolean
+storage_has_copies (const Storage *storage) {
+  return storage->kind->read_again != NULL;
+}
+
 unsigned
 storage_reap (Storage *storage) {
   return (storage->refused.first ? call_refused (storage) : 0) + storage->kind->reap (storage);

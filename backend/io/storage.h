@@ -35,6 +35,7 @@ typedef void (*StorageDone) (StorageIo *io, int error);
 /* The caller's, and left alone until done was called. */
 struct StorageIo {
   gboolean is_write;
+  gboolean ahead; /* a read that nobody waits for yet */
   guint64 offset;
   void *buf;
   gsize bytes; /* 1 … STORAGE_IO_BYTES_MAX */
@@ -71,6 +72,12 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (Storage, storage_free)
  * two. */
 void storage_submit (Storage *storage, StorageIo *io);
 void storage_kick (Storage *storage);
+
+/* From done of a read without error, or afterwards until it is submitted again: what it brought is not what was written there. TRUE: it is
+ * under way again, and done comes once more, with what another copy has; kick. FALSE: there is no other copy. */
+gboolean storage_read_again (Storage *storage, StorageIo *io);
+/* Whether there can be other copies. */
+gboolean storage_has_copies (const Storage *storage);
 
 /* Calls done of what has ended by now, without waiting for the main loop's next turn. Returns how many have. Costs no system
  * call if nothing has. */

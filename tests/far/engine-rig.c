@@ -85,12 +85,15 @@ open_engine (Rig *rig) {
                                      .geometry = rig->geometry,
                                      .pack = rig->pack,
                                      .prefetch_bytes = rig->prefetch_bytes,
-                                     .wear_day_bytes = rig->wear_day_bytes };
+                                     .wear_day_bytes = rig->wear_day_bytes,
+                                     .give_back_us = rig->give_back_us };
   Storage *storage;
   Seal *seal;
 
   storage = storage_new (rig->path, rig->fd, rig->storage_bytes, -1, -1, &error);
   g_assert_no_error (error);
+  if (rig->wrap)
+    storage = rig->wrap (rig->wrap_data, storage);
   seal = seal_new (rig->sealed ? rig->key : NULL, rig->geometry.device, &error);
   g_assert_no_error (error);
   rig->engine = far_engine_new (&options, rig->state, rig->state_bytes, rig->stage, storage, seal, &error);
@@ -114,24 +117,30 @@ rig_figures (Rig *rig) {
 
 void
 rig_init (Rig *rig, gboolean sealed, gboolean pack) {
+  rig_init_pages (rig, DISK_PAGES, sealed, pack);
+}
+
+void
+rig_init_pages (Rig *rig, guint64 n_pages, gboolean sealed, gboolean pack) {
   g_autoptr (GError) error = NULL;
 
   memset (rig, 0, sizeof *rig);
   rig->folder = g_dir_make_tmp ("domybs-engine-XXXXXX", NULL);
   rig->path = g_build_filename (rig->folder, "storage", NULL);
   rig->rand = testing_rand ();
+  rig->n_pages = n_pages;
   rig->sealed = sealed;
   rig->pack = pack;
-  rig->geometry = (struct far_geometry){ .n_pages = DISK_PAGES, .n_stage_slots = SLOTS, .device = 7 };
-  rig->geometry.n_places = far_store_places_needed (DISK_PAGES, SPARE_PERMILLE, SLOTS);
+  rig->geometry = (struct far_geometry){ .n_pages = n_pages, .n_stage_slots = SLOTS, .device = 7 };
+  rig->geometry.n_places = far_store_places_needed (n_pages, SPARE_PERMILLE, SLOTS);
   g_assert_null (far_store_check_geometry (&rig->geometry));
   rig->storage_bytes = (gsize)rig->geometry.n_places * FAR_SEGMENT_BYTES;
   rig->state_bytes = far_store_state_bytes (&rig->geometry);
   rig->stage_bytes = (gsize)SLOTS * FAR_SEGMENT_BYTES;
   rig->state = mmap (NULL, rig->state_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   rig->stage = mmap (NULL, rig->stage_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  rig->shadow = g_malloc0 (DISK_PAGES * FAR_PAGE_BYTES);
-  rig->busy = g_malloc0 (DISK_PAGES);
+  rig->shadow = g_malloc0 (n_pages * FAR_PAGE_BYTES);
+  rig->busy = g_malloc0 (n_pages);
   for (guint i = 0; i < sizeof rig->key; i++)
     rig->key[i] = (guint8)g_rand_int (rig->rand);
   far_store_format (rig->state, &rig->geometry);
@@ -182,7 +191,7 @@ fill_random (Rig *rig, guint8 *bytes, gsize n) {
 void
 read_all (Rig *rig) {
   wait_for (rig, 0);
-  for (guint64 first = 0; first < DISK_PAGES; first += REQUEST_PAGES_MAX) {
+  for (guint64 first = 0; first < rig->n_pages; first += REQUEST_PAGES_MAX) {
     far_engine_start (rig->engine, &op_new (rig, BLK_READ, first, REQUEST_PAGES_MAX)->io);
     far_engine_kick (rig->engine);
     wait_for (rig, IN_FLIGHT_MAX - 1);

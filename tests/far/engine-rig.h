@@ -20,12 +20,15 @@ typedef struct {
   guint8 key[SEAL_KEY_BYTES];
   gboolean sealed, pack;
   gsize prefetch_bytes; /* for the next open_engine, as is the next one */
-  guint64 wear_day_bytes;
+  guint64 wear_day_bytes, give_back_us;
+  Storage *(*wrap) (gpointer data, Storage *storage); /* NULL: the engine has the file itself */
+  gpointer wrap_data;
   void *state;
   gsize state_bytes, stage_bytes, storage_bytes;
   guint8 *stage;
   FarEngine *engine;
-  guint8 *shadow; /* DISK_PAGES pages */
+  guint64 n_pages;
+  guint8 *shadow; /* n_pages pages */
   GRand *rand;
   guint8 *busy; /* requests on a page that may change it: nothing else is begun there */
   guint in_flight;
@@ -39,8 +42,9 @@ typedef struct {
   gboolean expect_failure, failed; /* then it is not freed when it has ended */
 } Op;
 
-/* Opens an engine. */
+/* Opens an engine, of DISK_PAGES. */
 void rig_init (Rig *rig, gboolean sealed, gboolean pack);
+void rig_init_pages (Rig *rig, guint64 n_pages, gboolean sealed, gboolean pack);
 /* Waits for what is under way. */
 void rig_clear (Rig *rig);
 void open_engine (Rig *rig);

@@ -31,6 +31,8 @@ image_text (const struct far_store *store) {
                           " blocks %" G_GUINT64_FORMAT " covered %u bad %u versions %" G_GUINT64_FORMAT "\n",
                           f.pages[FAR_NONE], f.pages[FAR_SAME], f.pages[FAR_RAW], f.pages[FAR_PACKED], f.pages[FAR_LOST],
                           f.stored_bytes, f.blocks_in_use, f.covered, f.bad, f.versions);
+  if (f.given)
+    g_string_append_printf (text, "given %u\n", f.given);
   for (uint32_t number = 0; number < IMAGE_PAGES; number++) {
     struct far_segment segment = { -1, 0 };
     struct far_page page;

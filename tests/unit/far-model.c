@@ -181,6 +181,49 @@ commit (struct far_model *model) {
   model->n_changes = 0;
 }
 
+/* ---- places ---- */
+
+static void
+lose_bytes (struct far_model *model, const struct far_places *places) {
+  uint32_t *units = &model->storage[(size_t)places->place * FAR_UNITS];
+
+  g_assert_cmpuint (places->n, >, 0);
+  g_assert_cmpuint (places->place + places->n, <=, model->geometry.n_places);
+  for (unsigned i = 0; i < model->n_writes; i++) /* nothing is being written there */
+    g_assert_cmpuint (model->writes[i].place - places->place, >=, places->n);
+  memset (units, 0, (size_t)places->n * FAR_UNITS * sizeof *units);
+}
+
+bool
+model_give_back (struct far_model *model, uint32_t most) {
+  struct far_places places;
+  bool found;
+
+  begin (model, CALL_GIVE_BACK);
+  found = far_store_give_back (model->store, most, &places);
+  end (model, CALL_GIVE_BACK);
+  if (!found)
+    return false;
+  g_assert_cmpuint (places.n, <=, most);
+  lose_bytes (model, &places);
+  model->given += places.n;
+  return true;
+}
+
+bool
+model_cover (struct far_model *model, uint32_t most) {
+  struct far_places places;
+
+  if (!far_store_next_uncovered (model->store, most, testing_once_in (model->rand, 8), &places)
+      && !far_store_next_uncovered (model->store, most, false, &places))
+    return false;
+  places.n = 1 + (uint32_t)below (model, places.n);
+  begin (model, CALL_COVER);
+  far_store_cover_places (model->store, &places);
+  end (model, CALL_COVER);
+  return true;
+}
+
 static struct far_spot
 place (struct far_model *model, enum far_class class, uint32_t bytes, uint64_t version) {
   struct far_spot spot = { 0 };
@@ -191,8 +234,15 @@ place (struct far_model *model, enum far_class class, uint32_t bytes, uint64_t v
     begin (model, CALL_PLACE);
     room = far_store_place (model->store, class, bytes, &spot);
     end (model, CALL_PLACE);
-    if (room != FAR_ROOM_STAGE_FULL)
+    if (room == FAR_ROOM)
       break;
+    if (room == FAR_ROOM_NONE) {
+      if (model_cover (model, 1 + (uint32_t)below (model, 6)))
+        continue;
+      commit (model);
+      g_assert_true (class != FAR_CLASS_CLEANED && model_clean (model)); /* nobody cleans before all that was given back is there again */
+      continue;
+    }
     commit (model); /* before anything is written: the spots are in there */
     if (model->n_writes == 0)
       g_assert_true (model_begin_write (model));
@@ -360,7 +410,7 @@ model_step (struct far_model *model) {
   uint64_t first;
   unsigned n;
 
-  switch (below (model, 24)) {
+  switch (below (model, 25)) {
   case 0:
     first = below (model, n_pages);
     model_discard (model, first, 1 + below (model, n_pages - first), 1 + (unsigned)below (model, 700));
@@ -394,6 +444,12 @@ model_step (struct far_model *model) {
     return;
   case 8:
     model_write_out (model);
+    return;
+  case 9:
+    if (testing_once_in (model->rand, 3))
+      (void)model_cover (model, 1 + (uint32_t)below (model, 3));
+    else
+      (void)model_give_back (model, 1 + (uint32_t)below (model, 6));
     return;
   default:
     n = some_pages (model, pages);
@@ -513,6 +569,15 @@ recount_segment (const struct far_model *model, struct recount *recount, uint32_
     g_assert_cmpuint (live->n_pages, ==, 0);
     return;
   }
+  if (now & FAR_SEGMENT_GIVEN) {
+    recount->figures.given++;
+    recount->figures.covered--;
+    g_assert_false (is_free);
+    g_assert_cmpint (number, ==, -1);
+    g_assert_cmpuint (live->n_pages, ==, 0);
+    g_assert_cmpuint (segment, >=, store->lowest_given);
+    return;
+  }
   if (number >= 0) {
     const struct far_slot *slot = &store->slots[number];
 
@@ -529,8 +594,10 @@ recount_segment (const struct far_model *model, struct recount *recount, uint32_
   }
   g_assert_cmpint (is_free, ==, live->n_pages == 0);
   recount->figures.free += is_free;
-  if (is_free)
+  if (is_free) {
     g_assert_cmpuint (segment, >=, store->lowest_free);
+    g_assert_cmpuint (segment, <=, store->highest_free);
+  }
   if (live->bucket != FAR_BUCKET_SPARED || live->n_pages == 0)
     g_assert_cmpuint (live->bucket, ==, far_bucket_of (live->units));
 }
@@ -577,6 +644,26 @@ recount_queue (const struct far_model *model) {
   }
 }
 
+/* All that are given back are found, in runs. */
+static void
+recount_given (const struct far_model *model, uint32_t expected) {
+  struct far_places places = { 0 };
+  uint32_t n = 0;
+
+  for (uint32_t from = 0; far_store_given (model->store, from, 3, &places); from = places.segment + places.n) {
+    g_assert_cmpuint (places.n, <=, 3);
+    for (uint32_t i = 0; i < places.n; i++, n++) {
+      struct far_segment where;
+
+      g_assert_true (model->store->segments[places.segment + i] & FAR_SEGMENT_GIVEN);
+      far_store_segment (model->store, places.segment + i, &where);
+      g_assert_cmpuint (where.place, ==, places.place + i);
+    }
+  }
+  g_assert_cmpuint (n, ==, expected);
+  g_assert_cmpuint (model->store->header->oldest_reader, ==, expected ? 2 : 1); /* older ones would use them */
+}
+
 void
 model_recount (const struct far_model *model) {
   const struct far_geometry *geometry = &model->geometry;
@@ -604,6 +691,7 @@ model_recount (const struct far_model *model) {
   }
   recount_buckets (model);
   recount_queue (model);
+  recount_given (model, recount.figures.given);
   g_assert_cmpuint (far_store_count_blocks (model->store, 0, geometry->n_pages / FAR_BLOCK_PAGES), ==,
                     recount.figures.blocks_in_use);
   for (unsigned slot = 0; slot < geometry->n_stage_slots; slot++)

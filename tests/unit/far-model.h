@@ -27,6 +27,7 @@ enum model_call {
   CALL_NOT_WRITTEN,
   CALL_CLOSE_OPEN,
   CALL_COVER,
+  CALL_GIVE_BACK,
 };
 
 struct far_model {
@@ -50,7 +51,7 @@ struct far_model {
   void (*begin) (struct far_model *model, enum model_call call);
   void (*end) (struct far_model *model, enum model_call call);
 
-  uint64_t pages_written, pages_moved, segments_written, victims;
+  uint64_t pages_written, pages_moved, segments_written, victims, given;
 };
 
 /* covers all places */
@@ -77,6 +78,10 @@ void model_keep_clean (struct far_model *model);
 bool model_begin_write (struct far_model *model);
 /* Ends the write with that index. */
 void model_end_write (struct far_model *model, unsigned index, bool good);
+/* Gives up to `most` places back, whose bytes are gone then. False: there are none to spare. */
+bool model_give_back (struct far_model *model, uint32_t most);
+/* Backs up to `most` that were given back, or were never covered. False: there are none. */
+bool model_cover (struct far_model *model, uint32_t most);
 /* Writes all that is closed. */
 void model_write_out (struct far_model *model);
 /* Any of the above. */

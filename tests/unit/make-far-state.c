@@ -91,6 +91,7 @@ put (struct far_store *store, uint32_t first, uint32_t n, enum far_kind kind) {
 int
 main (int argc, char **argv) {
   struct far_store *store;
+  struct far_places given;
   struct far_write write;
   const char *why;
 
@@ -125,6 +126,9 @@ main (int argc, char **argv) {
   if (!far_store_next_write (store, &write)) /* being written */
     g_error ("nothing to write");
   far_store_take_versions (store, 1000); /* and never used */
+  far_store_cover (store, 12);
+  if (!far_store_give_back (store, 2, &given)) /* since version 2 */
+    g_error ("nothing to give back");
   save_image ("used");
   armed = true;
   put (store, 1000, 100, FAR_PACKED);

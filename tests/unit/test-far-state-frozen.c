@@ -91,5 +91,7 @@ main (int argc, char **argv) {
   testing_init (&argc, &argv);
   g_test_add_data_func ("/far-state/frozen/version 1, used", "far-v1-used", test_frozen);
   g_test_add_data_func ("/far-state/frozen/version 1, committed and not applied", "far-v1-committed", test_frozen);
+  g_test_add_data_func ("/far-state/frozen/version 2, used", "far-v2-used", test_frozen);
+  g_test_add_data_func ("/far-state/frozen/version 2, committed and not applied", "far-v2-committed", test_frozen);
   return g_test_run ();
 }

@@ -119,7 +119,7 @@ test_header (void) {
   refused (&scene, "it is no state of a far disk");
   scene.header->version = 0;
   refused (&scene, "its version is none that there was");
-  scene.header->oldest_reader = 2; /* and version 1 */
+  scene.header->oldest_reader = FAR_STATE_VERSION + 1;
   refused (&scene, "it was written by a newer version, for that and newer ones only");
   scene.header->version = 9; /* newer, but it says that we can read it */
   accepted (&scene);
@@ -210,7 +210,12 @@ test_segments (void) {
   } while (0)
 #define SLOT(n) ((uint64_t)((n) + 1) << FAR_SEGMENT_SLOT_SHIFT)
 #define CLASS(n) ((uint64_t)(n) << FAR_SEGMENT_CLASS_SHIFT)
-  DAMAGE (3, 1ull << 44, "it has a segment with flags that there are not");
+  DAMAGE (3, 1ull << 45, "it has a segment with flags that there are not");
+  DAMAGE (3, FAR_SEGMENT_GIVEN, NULL);
+  DAMAGE (3, FAR_SEGMENT_GIVEN | FAR_SEGMENT_BAD, "it has a bad place that was given back");
+  DAMAGE (3, FAR_SEGMENT_GIVEN | FAR_SEGMENT_WRITING, "it has a segment that is staged and is not");
+  DAMAGE (3, FAR_SEGMENT_GIVEN | SLOT (3), "it has a segment that is staged and is not");
+  DAMAGE (0, FAR_SEGMENT_GIVEN, "it has a page in a place that was given back");
   DAMAGE (3, 3 ^ 4, "it has two segments at one place");
   DAMAGE (3, UINT32_MAX, "it has a segment at a place that is not covered");
   DAMAGE (3, FAR_SEGMENT_WRITING, "it has a segment that is staged and is not");

@@ -198,7 +198,8 @@ test_random_deaths (void) {
     static const char *const expected[] = { "far-version",     "far-copy-tag",  "far-copy-tag-2",    "far-copy-version",
                                             "far-copy-where",  "far-copy-segment", "far-done",       "far-record-target",
                                             "far-record-where", "far-record",   "far-committed",     "far-discarded",
-                                            "far-segment",     "far-record-segment", "far-record-bad", "far-version-of-state" };
+                                            "far-segment",     "far-record-segment", "far-record-bad", "far-version-of-state",
+                                            "far-given",       "far-backed" };
 
     for (unsigned i = 0; i < G_N_ELEMENTS (expected); i++)
       if (!g_hash_table_contains (deaths.names, expected[i]))
