@@ -63,6 +63,7 @@ add_storage (JsonBuilder *builder, const FarDiskChoice *choice, const FarEngineF
   add_int (builder, "covered", store->covered);
   add_int (builder, "free", store->free);
   add_int (builder, "bad", store->bad);
+  add_int (builder, "given", store->given);
   json_builder_end_object (builder);
   json_builder_set_member_name (builder, "stage");
   json_builder_begin_object (builder);
@@ -101,6 +102,77 @@ add_prefetch (JsonBuilder *builder, const FarEngineFigures *f) {
   add_int (builder, "prefetch-wasted-pages", f->prefetch_wasted_pages);
 }
 
+static void
+add_donor (JsonBuilder *builder, FarCopies *copies, guint number) {
+  static const char *const states[] = { [PAGE_CHANNEL_DOWN] = "down", [PAGE_CHANNEL_ATTACHED] = "attached", [PAGE_CHANNEL_LOST] = "lost",
+                                        [PAGE_CHANNEL_REFUSED] = "refused" };
+  static const char *const counts[] = { [COPIES_DONOR_GONE] = "gone", [COPIES_DONOR_AWAY] = "away", [COPIES_DONOR_UP] = "up",
+                                        [COPIES_DONOR_LEAVING] = "leaving" };
+  FarDonorFigures f;
+
+  far_copies_donor_figures (copies, number, &f);
+  json_builder_begin_object (builder);
+  add_string (builder, "name", f.name);
+  add_string (builder, "address", f.address);
+  add_string (builder, "domain", f.domain);
+  add_string (builder, "channel", states[f.channel.state]);
+  add_int (builder, "channel-age-ms", ms_since (f.channel.since_us));
+  if (f.channel.why)
+    add_string (builder, "why", f.channel.why);
+  else
+    add_null (builder, "why");
+  add_string (builder, "state", counts[f.state]);
+  add_int (builder, "copies", f.valid);
+  add_int (builder, "suspect", f.suspect);
+  add_int (builder, "old", f.old);
+  add_int (builder, "level", f.channel.lease.level);
+  add_int (builder, "wanted", f.wanted_blocks);
+  add_int_or_null (builder, "revoke-level", f.channel.lease.revoke != 0, f.channel.lease.revoke_level);
+  add_int (builder, "read-bytes", f.channel.bytes_read);
+  add_int (builder, "written-bytes", f.channel.bytes_written);
+  add_int (builder, "failed-writes", f.failed_writes);
+  add_int (builder, "damaged", f.damaged);
+  add_int (builder, "timeouts", f.channel.timeouts);
+  add_int (builder, "reconnects", f.channel.reconnects);
+  add_int_or_null (builder, "read-p50-us", f.read_p50_us != 0, f.read_p50_us);
+  add_int_or_null (builder, "read-p95-us", f.read_p95_us != 0, f.read_p95_us);
+  json_builder_end_object (builder);
+}
+
+static void
+add_copies (JsonBuilder *builder, FarCopies *copies) {
+  FarCopiesFigures f;
+
+  json_builder_set_member_name (builder, "copies");
+  if (!copies) {
+    json_builder_add_null_value (builder);
+    return;
+  }
+  far_copies_figures (copies, &f);
+  json_builder_begin_object (builder);
+  add_int (builder, "places", f.places);
+  add_int (builder, "protected", f.protected);
+  add_int (builder, "degraded", f.degraded);
+  add_int (builder, "endangered", f.endangered);
+  add_int (builder, "lost", f.lost);
+  add_int (builder, "in-storage", f.local_valid);
+  add_int (builder, "waiting", f.waiting);
+  add_bool (builder, "repairing", f.repairing);
+  add_int (builder, "repaired-bytes", f.repaired_bytes);
+  add_int (builder, "repairs-failed", f.repairs_failed);
+  add_int (builder, "given-back", f.moved_back);
+  add_int (builder, "degraded-writes", f.degraded_writes);
+  add_int (builder, "read-elsewhere", f.read_elsewhere);
+  add_int (builder, "hedged", f.hedged);
+  add_int (builder, "hedges-won", f.hedges_won);
+  json_builder_set_member_name (builder, "donors");
+  json_builder_begin_array (builder);
+  for (guint d = 0; d < f.n_donors; d++)
+    add_donor (builder, copies, d);
+  json_builder_end_array (builder);
+  json_builder_end_object (builder);
+}
+
 /* What the guest wants to have ready, and what is, whether it wants it or not. */
 static void
 add_reserve (JsonBuilder *builder, const FarOperator *op, FarDisk *disk, const FarEngineFigures *f, guint64 n_pages) {
@@ -112,7 +184,7 @@ add_reserve (JsonBuilder *builder, const FarOperator *op, FarDisk *disk, const F
 }
 
 static void
-add_disk (const FarOperator *op, JsonBuilder *builder, const FarDiskChoice *choice, FarDisk *disk, Storage *storage) {
+add_disk (const FarOperator *op, JsonBuilder *builder, const FarDiskChoice *choice, FarDisk *disk, Storage *storage, FarCopies *copies) {
   const guint64 n_pages = choice->geometry.n_pages, bytes = n_pages * FAR_PAGE_BYTES;
   FarEngineFigures f;
 
@@ -131,6 +203,8 @@ add_disk (const FarOperator *op, JsonBuilder *builder, const FarDiskChoice *choi
   add_pages (builder, &f, n_pages);
   add_reserve (builder, op, disk, &f, n_pages);
   add_storage (builder, choice, &f, storage);
+  add_string (builder, "protection", copies_mode_name (choice->protection));
+  add_copies (builder, copies);
   add_int (builder, "reads", f.reads);
   add_int (builder, "writes", f.writes);
   add_int (builder, "discards", f.discards);
@@ -202,7 +276,7 @@ run_status (FarOperator *op, JsonObject *arguments, GError **error) {
   json_builder_set_member_name (builder, "disks");
   json_builder_begin_array (builder);
   for (unsigned i = 0; i < op->options->n_disks; i++)
-    add_disk (op, builder, &op->options->disks[i], op->disks[i], op->storages[i]);
+    add_disk (op, builder, &op->options->disks[i], op->disks[i], op->storages[i], op->copies[i]);
   json_builder_end_array (builder);
   json_builder_set_member_name (builder, "objects");
   json_builder_begin_array (builder);

@@ -3,6 +3,7 @@
 #ifndef DOMYBS_FAR_COMMANDS_H
 #define DOMYBS_FAR_COMMANDS_H
 
+#include "far/copies.h"
 #include "far/disk.h"
 #include "far/options.h"
 #include "far/reserve.h"
@@ -15,6 +16,7 @@ struct FarOperator {
   const FarOptions *options;
   FarDisk *disks[FAR_DISKS_MAX];
   Storage *storages[FAR_DISKS_MAX]; /* their engines' */
+  FarCopies *copies[FAR_DISKS_MAX]; /* NULL: storage is the only one */
   FarDisk *objects[FAR_DISKS_MAX];
   struct far_handover *page;
   ControlServer *server;

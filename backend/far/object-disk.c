@@ -76,6 +76,7 @@ file_bytes (int fd, guint64 wanted) {
 FarDisk *
 object_disk_new (const FarObjectChoice *choice, const FarDiskOptions *options, unsigned slot, GError **error) {
   const int fd = far_fd (slot, FAR_FD_STORAGE);
+  FarDiskOptions own = *options;
   struct object_header header;
   const guint8 *meta = map_meta (far_fd (slot, FAR_FD_STATE), &header, error);
   guint64 bytes;
@@ -88,7 +89,9 @@ object_disk_new (const FarObjectChoice *choice, const FarDiskOptions *options, u
   storage = storage_new (choice->file, fd, file_bytes (fd, bytes), far_fd (slot, FAR_FD_GONE_WRITE), -1, error);
   if (!storage)
     return NULL;
-  return far_disk_new_of (options, far_fd (slot, FAR_FD_LISTEN), &far_object_pages,
+  /* Whoever has the same content can go on where another one was, also one with another keeper: it had nothing else. */
+  own.inflight_owner = meta + OBJECT_SUMMED_BYTES;
+  return far_disk_new_of (&own, far_fd (slot, FAR_FD_LISTEN), &far_object_pages,
                           far_object_new (&(FarObjectOptions){ .name = choice->label, .ahead_bytes = choice->ahead_bytes },
                                           meta, header.size_bytes, storage));
 }

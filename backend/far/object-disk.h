@@ -14,7 +14,7 @@
 gboolean object_disk_open (const FarObjectChoice *choice, const ListenRights *rights, struct far_keeper_disk *disk,
                            GError **error);
 
-/* In the worker: slot is its number among the descriptors (far/handover.h). */
+/* In the worker: slot is its number among the descriptors (far/handover.h). options->inflight_owner is the object's own. */
 FarDisk *object_disk_new (const FarObjectChoice *choice, const FarDiskOptions *options, unsigned slot, GError **error);
 
 /* One member of `objects`. */

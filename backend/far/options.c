@@ -13,16 +13,25 @@
 #define SPARE_MAX_PERCENT 400u
 #define STAGE_DEFAULT_BYTES (64ull << 20)
 #define QUEUES_DEFAULT 4u
+#define GIVE_BACK_DEFAULT_S 10u
+#define GIVE_BACK_MAX_S 86400u
 #define PREFETCH_DEFAULT_BYTES (4ull << 20)
 #define PREFETCH_MIN_BYTES (256ull << 10)
 #define PREFETCH_MAX_BYTES (1ull << 30)
 /* With "domybs-" before it, it is what the guest sees: 20 bytes. */
 #define TIER_BYTES_MAX 13u
-#define THERE_ARE "there are: size, socket, storage, queues, spare, prefetch, wear, memory-slots"
+#define THERE_ARE "there are: size, socket, storage, queues, spare, prefetch, wear, give-back, protection, memory-slots"
+
+/* Enough for 1 GiB in some seconds, little enough that a fast network has room for what the guest waits for. */
+#define REPAIR_RATE_DEFAULT (512ull << 20)
+#define REPAIR_RATE_MIN (4ull << 20)
+#define AWAY_DEFAULT_S 10
+#define AWAY_MAX_S 86400
 
 struct raw {
-  char *name, *stage, *socket_group, *socket_mode;
-  char **disks, **objects;
+  char *name, *stage, *socket_group, *socket_mode, *repair_rate;
+  int donor_away_s;
+  char **disks, **objects, **donors;
   gboolean compress, no_compress, no_seal, standalone;
 };
 
@@ -113,6 +122,12 @@ understand_part (const char *part, FarDiskChoice *disk, struct sizes *sizes, GEr
     return get_prefetch (value, disk, error);
   } else if (n == 4 && strncmp (part, "wear", n) == 0) {
     return get_wear (value, disk, error);
+  } else if (n == 9 && strncmp (part, "give-back", n) == 0) {
+    return get_number (disk->tier, "give-back", value, 0, GIVE_BACK_MAX_S, &disk->give_back_s, error);
+  } else if (n == 10 && strncmp (part, "protection", n) == 0) {
+    disk->has_protection = TRUE;
+    return copies_mode_parse (value, &disk->protection)
+           || option_usage (error, "--disk %s: protection='%s' is none of ssd, mirror, storage", disk->tier, value);
   } else if (n == 12 && strncmp (part, "memory-slots", n) == 0) {
     if (strcmp (value, "on") != 0 && strcmp (value, "off") != 0)
       return option_usage (error, "--disk %s: memory-slots='%s' is neither on nor off", disk->tier, value);
@@ -155,6 +170,7 @@ understand_disk (const char *text, uint64_t stage_bytes, FarOptions *options, GE
     return option_usage (error, "--disk: there are more than %u; start a second domybs-far", FAR_DISKS_MAX);
   options->n_disks++; /* what it has is freed with the options from now on */
   disk->n_queues = QUEUES_DEFAULT;
+  disk->give_back_s = GIVE_BACK_DEFAULT_S;
   disk->prefetch_bytes = PREFETCH_DEFAULT_BYTES;
   if (!is_good_tier (parts[0]))
     return option_usage (error, "--disk: '%s' is no name of a disk; write shared, remote, or at most %u of a-z, 0-9 and '-'", parts[0],
@@ -178,6 +194,30 @@ understand_disk (const char *text, uint64_t stage_bytes, FarOptions *options, GE
       return option_usage (error, "--disk %s: it has the socket or the storage of disk %s; each needs its own", disk->tier, other->tier);
   }
   return make_geometry (disk, &sizes, stage_bytes, options->n_disks - 1, error);
+}
+
+static gboolean
+understand_donors (const struct raw *raw, FarOptions *options, GError **error) {
+  options->donor_away_s = (unsigned)raw->donor_away_s;
+  if (raw->donor_away_s < 1 || raw->donor_away_s > AWAY_MAX_S)
+    return option_usage (error, "--donor-away must be from 1 to %d seconds", AWAY_MAX_S);
+  if (!option_size ("repair-rate", raw->repair_rate, REPAIR_RATE_DEFAULT, &options->repair_rate, error))
+    return FALSE;
+  if (options->repair_rate < REPAIR_RATE_MIN || options->repair_rate > (1ull << 50))
+    return option_usage (error, "--repair-rate: '%s' is not a size of 4M or more: bytes in a second", raw->repair_rate);
+  for (char **donor = raw->donors; donor && *donor; donor++)
+    if (!far_donor_option (*donor, options, error))
+      return FALSE;
+  for (unsigned i = 0; i < options->n_disks; i++) {
+    FarDiskChoice *disk = &options->disks[i];
+
+    if (disk->has_protection && disk->protection != COPIES_STORAGE && options->n_donors == 0)
+      return option_usage (error, "--disk %s: protection=%s needs donors: --donor NAME,address=HOST:PORT,psk=FILE", disk->tier,
+                           copies_mode_name (disk->protection));
+    if (!disk->has_protection)
+      disk->protection = options->n_donors ? COPIES_SSD : COPIES_STORAGE;
+  }
+  return TRUE;
 }
 
 static gboolean
@@ -206,6 +246,8 @@ understand (const struct raw *raw, FarOptions *options, GError **error) {
   for (char **disk = raw->disks; disk && *disk; disk++)
     if (!understand_disk (*disk, stage_bytes, options, error))
       return FALSE;
+  if (!understand_donors (raw, options, error))
+    return FALSE;
   for (char **object = raw->objects; object && *object; object++)
     if (!far_object_option (*object, options, error))
       return FALSE;
@@ -217,11 +259,14 @@ understand (const struct raw *raw, FarOptions *options, GError **error) {
 FarOptions *
 far_options_parse (int *argc, char ***argv, GError **error) {
   g_autoptr (FarOptions) options = g_new0 (FarOptions, 1);
-  struct raw raw = { NULL };
+  struct raw raw = { .donor_away_s = AWAY_DEFAULT_S };
   const GOptionEntry entries[] = {
     { "name", 0, 0, G_OPTION_ARG_STRING, &raw.name, "The VM's name, for logs", "NAME" },
     { "disk", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw.disks, "A disk of that tier (shared, remote); once for each, see below", "TIER,…" },
     { "object", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw.objects, "A read-only disk of an object; once for each, see below", "NAME,…" },
+    { "donor", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw.donors, "A neighbour that lends memory for copies; once for each, see below", "NAME,…" },
+    { "donor-away", 0, 0, G_OPTION_ARG_INT, &raw.donor_away_s, "Make copies elsewhere when a donor can't be reached for so long (10)", "SECONDS" },
+    { "repair-rate", 0, 0, G_OPTION_ARG_STRING, &raw.repair_rate, "Copies that are missing are made no faster, in bytes a second (512M)", "SIZE" },
     { "stage", 0, 0, G_OPTION_ARG_STRING, &raw.stage, "Memory of each disk for pages on their way to storage (64M)", "SIZE" },
     { "compress", 0, 0, G_OPTION_ARG_NONE, &raw.compress, "Store pages packed (LZ4) where that makes them a quarter smaller", NULL },
     { "no-compress", 0, 0, G_OPTION_ARG_NONE, &raw.no_compress, "Store pages as they are (the default)", NULL },
@@ -242,7 +287,8 @@ far_options_parse (int *argc, char ***argv, GError **error) {
 
   g_option_context_add_main_entries (context, entries, NULL);
   g_option_context_set_description (
-    context, "A disk: TIER,size=SIZE,socket=PATH,storage=FILE-OR-DEVICE-OR-NBD-URI[,queues=N][,spare=PERCENT][,prefetch=SIZE][,wear=SIZE][,memory-slots=on]\n"
+    context, "A disk: TIER,size=SIZE,socket=PATH,storage=FILE-OR-DEVICE-OR-NBD-URI[,queues=N][,spare=PERCENT][,prefetch=SIZE][,wear=SIZE][,give-back=SECONDS][,protection=ssd|mirror|storage][,memory-slots=on]\n"
+             "A donor: NAME,address=HOST:PORT,psk=FILE[,identity=IDENTITY][,domain=NAME][,size=SIZE]\n"
              "An object: NAME,file=PATH,socket=PATH[,queues=N][,prefetch=SIZE][,memory-slots=on]\n"
              "Sizes are bytes or have a binary unit: 512M, 4G, 1.5T. SIGTERM ends the program.\n"
              "Example: domybs-far --name vm1 --disk shared,size=64G,socket=/run/domybs/vm1.shared,storage=/srv/far/vm1\n");
@@ -255,6 +301,8 @@ far_options_parse (int *argc, char ***argv, GError **error) {
   g_free (raw.stage);
   g_free (raw.socket_group);
   g_free (raw.socket_mode);
+  g_free (raw.repair_rate);
+  g_strfreev (raw.donors);
   g_strfreev (raw.disks);
   g_strfreev (raw.objects);
   return ok ? g_steal_pointer (&options) : NULL;
@@ -273,6 +321,8 @@ far_options_free (FarOptions *options) {
   }
   for (unsigned i = 0; i < options->n_objects; i++)
     far_object_choice_clear (&options->objects[i]);
+  for (unsigned i = 0; i < options->n_donors; i++)
+    far_donor_choice_clear (&options->donors[i]);
   g_free (options->name);
   g_free (options->control_path);
   g_free (options->memory_device);

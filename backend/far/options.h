@@ -3,6 +3,7 @@
 #ifndef DOMYBS_FAR_OPTIONS_H
 #define DOMYBS_FAR_OPTIONS_H
 
+#include "core/copies.h"
 #include "core/far-store.h"
 #include "far/handover.h"
 #include "io/listen.h"
@@ -17,6 +18,9 @@ typedef struct {
   struct far_geometry geometry;
   uint64_t prefetch_bytes; /* 0: nothing is read ahead */
   uint64_t wear_day_bytes; /* core/wear.h; 0: no budget */
+  enum copies_mode protection; /* without donors: COPIES_STORAGE */
+  gboolean has_protection;     /* it was said */
+  unsigned give_back_s;    /* core/far-spare.h: a window; 0: nothing is given back */
 } FarDiskChoice;
 
 /* A read-only disk of an object's content (far/object.md). */
@@ -30,8 +34,23 @@ typedef struct {
   gboolean mem_slots;
 } FarObjectChoice;
 
+#define FAR_DONOR_NAME_BYTES_MAX 63u
+/* A neighbour that lends memory. */
+typedef struct {
+  char *name, *address;
+  char *domain;   /* its own name, if none was given */
+  char *psk_path; /* NULL: no TLS */
+  char *identity; /* NULL: the first one in that file */
+  gboolean no_tls;
+  uint64_t bytes_max; /* UINT64_MAX: as much as it lends */
+} FarDonorChoice;
+
 typedef struct {
   char *name;
+  unsigned n_donors;
+  FarDonorChoice donors[COPIES_DONORS_MAX];
+  uint64_t repair_rate;  /* bytes a second */
+  unsigned donor_away_s; /* a donor that is unreachable for so long counts as gone */
   unsigned n_objects; /* with n_disks at most FAR_DISKS_MAX; behind the disks wherever they have numbers */
   FarObjectChoice objects[FAR_DISKS_MAX];
   unsigned n_disks;
@@ -53,6 +72,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (FarOptions, far_options_free)
 
 /* Parts of an option's value: commas separate, two of them are one in a value, as QEMU has it. Free with g_strfreev. */
 char **far_option_split (const char *text);
+
+/* donor-options.c: the value of one --donor, and its key, read from its file. */
+gboolean far_donor_option (const char *text, FarOptions *options, GError **error);
+void far_donor_choice_clear (FarDonorChoice *donor);
+gboolean far_donor_key (const FarDonorChoice *donor, struct far_donor_key *ret_key, GError **error);
 
 /* object-options.c: the value of one --object. Disks come first. */
 gboolean far_object_option (const char *text, FarOptions *options, GError **error);

@@ -27,6 +27,7 @@ typedef struct {
   const FarOptions *options;
   struct far_keeper_options keeper;
   uint8_t *key; /* mapped; NULL: none */
+  struct far_identities *identities; /* mapped; NULL: none */
   gboolean made_storage[FAR_DISKS_MAX];
 } Start;
 
@@ -70,6 +71,53 @@ make_key (Start *start, GError **error) {
   return FALSE;
 }
 
+/* 32 hexadecimal digits, maybe with dashes. */
+static gboolean
+read_id (const char *path, uint8_t id[16]) {
+  g_autofree char *text = NULL;
+  unsigned n = 0;
+
+  if (!g_file_get_contents (path, &text, NULL, NULL))
+    return FALSE;
+  memset (id, 0, 16);
+  for (const char *p = text; *p && n < 32; p++)
+    if (g_ascii_isxdigit (*p)) {
+      id[n / 2] = (uint8_t)(id[n / 2] << 4 | g_ascii_xdigit_value (*p));
+      n++;
+    }
+  return n == 32;
+}
+
+/* Who we are to donors. As the key, it is ours to wipe. */
+static gboolean
+make_identities (Start *start, GError **error) {
+  const FarOptions *options = start->options;
+
+  if (options->n_donors == 0)
+    return TRUE;
+  start->keeper.donors_fd = make_memory ("domybs-far-donors", sizeof *start->identities, error);
+  if (start->keeper.donors_fd < 0 || !(start->identities = map_memory (start->keeper.donors_fd, sizeof *start->identities, error)))
+    return FALSE;
+  if (mlock (start->identities, sizeof *start->identities) < 0 || madvise (start->identities, FAR_PAGE_BYTES, MADV_DONTDUMP) < 0)
+    g_debug ("keys of donors: %s", g_strerror (errno));
+  if (!read_id ("/proc/sys/kernel/random/boot_id", start->identities->boot)) {
+    domybs_error_errno (error, "can't read the host's boot id, which donors want to know");
+    return FALSE;
+  }
+  if (!read_id ("/etc/machine-id", start->identities->host)) {
+    g_warning ("this host has no /etc/machine-id: donors will not know it again after a restart of the host, and keep what they have lent for a day; see "
+               "systemd-machine-id-setup(1)");
+    memcpy (start->identities->host, start->identities->boot, sizeof start->identities->host);
+  }
+  for (unsigned i = 0; i < options->n_donors; i++)
+    if (!far_donor_key (&options->donors[i], &start->identities->donors[i], error))
+      return FALSE;
+  if (fcntl (start->keeper.donors_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0)
+    return TRUE;
+  domybs_error_errno (error, "can't seal what donors' keys are in");
+  return FALSE;
+}
+
 static gboolean
 make_page (Start *start, GError **error) {
   start->keeper.page_fd = make_memory ("domybs-far-handover", FAR_HANDOVER_BYTES, error);
@@ -96,6 +144,19 @@ make_store (const FarDiskChoice *choice, struct far_keeper_disk *disk, GError **
 }
 
 static gboolean
+make_copies (const FarDiskChoice *choice, struct far_keeper_disk *disk, GError **error) {
+  const size_t bytes = copies_state_bytes (choice->geometry.n_places);
+  void *state;
+
+  disk->copies_fd = make_memory ("domybs-far-copies", bytes, error);
+  if (disk->copies_fd < 0 || !(state = map_memory (disk->copies_fd, bytes, error)))
+    return FALSE;
+  copies_format (state, choice->geometry.n_places);
+  munmap (state, bytes);
+  return TRUE;
+}
+
+static gboolean
 open_disk (Start *start, unsigned i, GError **error) {
   const FarDiskChoice *choice = &start->options->disks[i];
   struct far_keeper_disk *disk = &start->keeper.disks[i];
@@ -112,7 +173,7 @@ open_disk (Start *start, unsigned i, GError **error) {
       return FALSE;
     start->made_storage[i] = !was_there;
   }
-  return make_store (choice, disk, error);
+  return make_store (choice, disk, error) && (choice->protection == COPIES_STORAGE || make_copies (choice, disk, error));
 }
 
 static gboolean
@@ -131,7 +192,7 @@ open_all (Start *start, GError **error) {
   for (unsigned i = 0; i < start->options->n_disks; i++)
     if (!open_disk (start, i, error))
       return FALSE;
-  if (!open_objects (start, error) || !make_page (start, error) || !make_key (start, error))
+  if (!open_objects (start, error) || !make_page (start, error) || !make_key (start, error) || !make_identities (start, error))
     return FALSE;
   if (start->options->control_path)
     start->keeper.control_fd
@@ -155,6 +216,8 @@ static void
 clean_up (Start *start) {
   if (start->key)
     explicit_bzero (start->key, SEAL_KEY_BYTES);
+  if (start->identities)
+    explicit_bzero (start->identities, sizeof *start->identities);
   if (start->keeper.control_fd >= 0)
     unlink (start->options->control_path);
   for (unsigned i = 0; i < start->options->n_objects; i++)
@@ -177,11 +240,11 @@ far_start_run (const FarOptions *options, char *const *arguments) {
 
   start.options = options;
   start.keeper = (struct far_keeper_options){
-    .name = options->name, .n_disks = options->n_disks + options->n_objects, .key_fd = -1, .control_fd = -1, .page_fd = -1,
+    .name = options->name, .n_disks = options->n_disks + options->n_objects, .key_fd = -1, .control_fd = -1, .page_fd = -1, .donors_fd = -1,
     .memory_device = options->memory_device
   };
   for (unsigned i = 0; i < FAR_DISKS_MAX; i++)
-    start.keeper.disks[i] = (struct far_keeper_disk){ .listen_fd = -1, .state_fd = -1, .stage_fd = -1, .storage_fd = -1 };
+    start.keeper.disks[i] = (struct far_keeper_disk){ .listen_fd = -1, .state_fd = -1, .stage_fd = -1, .storage_fd = -1, .copies_fd = -1 };
   g_ptr_array_add (argv, g_strdup (arguments[0]));
   g_ptr_array_add (argv, g_strdup ("--worker")); /* not at the end: "--" may be there */
   for (arguments++; *arguments; arguments++)

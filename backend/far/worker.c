@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -42,14 +43,68 @@ typedef struct {
   GSource *good_source, *once_source;
   unsigned good_checks;
   int status; /* enum keeper_exit, enum far_exit */
+  struct far_identities identities; /* of donors */
+  FarDonorOptions donors[COPIES_DONORS_MAX];
+  GSource *end_source;
+  unsigned copies_to_end;
 } Run;
+
+/* Donors that do not answer by then keep what they have lent: the keeper does not wait much longer. */
+#define END_LEASES_MS 1500
+
+static void
+one_ended (gpointer data) {
+  Run *run = data;
+
+  if (--run->copies_to_end == 0)
+    g_main_loop_quit (run->loop);
+}
+
+/* The VM has ended: donors get back what they have lent. */
+static void
+leave_for_good (Run *run) {
+  for (unsigned i = 0; i < run->options->n_disks; i++)
+    run->copies_to_end += run->op.copies[i] != NULL;
+  if (run->copies_to_end == 0)
+    g_main_loop_quit (run->loop);
+  for (unsigned i = 0; i < run->options->n_disks; i++)
+    if (run->op.copies[i])
+      far_copies_end (run->op.copies[i], END_LEASES_MS, one_ended, run);
+}
 
 static void
 leave (FarOperator *op, int status) {
   Run *run = (Run *)op;
 
   run->status = status;
-  g_main_loop_quit (run->loop);
+  if (status != KEEPER_EXIT_DONE)
+    g_main_loop_quit (run->loop);
+  else if (run->copies_to_end == 0)
+    leave_for_good (run);
+}
+
+static gboolean
+on_end_signal (int fd, GIOCondition condition, gpointer data) {
+  Run *run = data;
+  struct signalfd_siginfo info;
+
+  if (read (fd, &info, sizeof info) == (ssize_t)sizeof info)
+    leave (&run->op, KEEPER_EXIT_DONE);
+  return G_SOURCE_CONTINUE;
+}
+
+/* From the first moment on: it must not be the death of a worker that starts. */
+static void
+watch_for_the_end (Run *run) {
+  sigset_t signals;
+  int fd;
+
+  sigemptyset (&signals);
+  sigaddset (&signals, FAR_SIGNAL_END);
+  sigprocmask (SIG_BLOCK, &signals, NULL);
+  fd = signalfd (-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+  if (fd >= 0)
+    run->end_source = source_fd (NULL, fd, G_IO_IN, on_end_signal, run);
 }
 
 static gboolean
@@ -147,6 +202,63 @@ read_key (uint8_t key[SEAL_KEY_BYTES], GError **error) {
   return ok;
 }
 
+/* ---- donors ---- */
+
+static gboolean
+read_identities (Run *run, GError **error) {
+  const FarOptions *options = run->options;
+  const gboolean ok = pread (FAR_FD_DONORS, &run->identities, sizeof run->identities, 0) == (ssize_t)sizeof run->identities;
+
+  if (!ok) {
+    domybs_error_errno (error, "the keeper gave no keys of donors");
+    return FALSE;
+  }
+  close (FAR_FD_DONORS);
+  for (unsigned d = 0; d < options->n_donors; d++) {
+    const FarDonorChoice *choice = &options->donors[d];
+    const struct far_donor_key *key = &run->identities.donors[d];
+
+    run->donors[d] = (FarDonorOptions){ .name = choice->name,
+                                        .address = choice->address,
+                                        .domain = choice->domain,
+                                        .psk_identity = key->identity[0] ? key->identity : NULL,
+                                        .psk = key->key,
+                                        .psk_bytes = MIN (key->bytes, sizeof key->key),
+                                        .blocks_max = choice->bytes_max / FAR_SEGMENT_BYTES };
+  }
+  return TRUE;
+}
+
+/* Its copies with donors, around its storage; local is taken over. */
+static Storage *
+open_copies (Run *run, unsigned i, Storage *local, GError **error) {
+  const FarDiskChoice *choice = &run->options->disks[i];
+  FarCopiesOptions options = { .name = choice->name,
+                               .mode = choice->protection,
+                               .n_places = choice->geometry.n_places,
+                               .n_donors = run->options->n_donors,
+                               .donors = run->donors,
+                               .disk = i,
+                               .worker = (guint32)run->op.page->starts,
+                               .repair_rate = run->options->repair_rate,
+                               .away_ms = run->options->donor_away_s * 1000 };
+  const size_t bytes = copies_state_bytes (choice->geometry.n_places);
+  void *state = map (far_fd (i, FAR_FD_COPIES), bytes, error);
+  Storage *storage;
+
+  if (!state) {
+    storage_free (local);
+    return NULL;
+  }
+  memcpy (options.vm, run->op.page->cookie, sizeof options.vm);
+  memcpy (options.host, run->identities.host, sizeof options.host);
+  memcpy (options.boot, run->identities.boot, sizeof options.boot);
+  storage = far_copies_new (&options, local, state, bytes, error);
+  if (storage)
+    run->op.copies[i] = far_copies_of (storage);
+  return storage;
+}
+
 /* ---- disks ---- */
 
 typedef struct {
@@ -184,7 +296,8 @@ open_disk (Run *run, unsigned i, const Memory *memory, const uint8_t *key, GErro
                                             .geometry = choice->geometry,
                                             .pack = run->options->pack,
                                             .prefetch_bytes = choice->prefetch_bytes,
-                                            .wear_day_bytes = choice->wear_day_bytes };
+                                            .wear_day_bytes = choice->wear_day_bytes,
+                                            .give_back_us = (guint64)choice->give_back_s * G_USEC_PER_SEC };
   const FarDiskOptions disk_options = { .name = choice->name,
                                         .id = choice->id,
                                         .n_queues = choice->n_queues,
@@ -203,6 +316,11 @@ open_disk (Run *run, unsigned i, const Memory *memory, const uint8_t *key, GErro
   if (!storage)
     return NULL;
   run->op.storages[i] = storage;
+  if (choice->protection != COPIES_STORAGE) {
+    storage = open_copies (run, i, storage, error);
+    if (!storage)
+      return NULL;
+  }
   CRASH_POINT ("worker-storage");
   seal = seal_new (key, choice->geometry.device, error);
   if (!seal)
@@ -222,7 +340,6 @@ open_objects (Run *run, GError **error) {
                                           .n_queues = choice->n_queues,
                                           .read_only = TRUE,
                                           .mem_slots = choice->mem_slots,
-                                          .inflight_owner = run->op.page->cookie,
                                           .closed = on_closed,
                                           .data = run };
 
@@ -246,11 +363,14 @@ open_disks (Run *run, GError **error) {
   CRASH_POINT ("worker-mapped");
   if (run->options->seal && !read_key (key, error))
     return FALSE;
+  if (run->options->n_donors && !read_identities (run, error))
+    return FALSE;
   for (unsigned i = 0; i < run->options->n_disks && ok; i++) {
     run->op.disks[i] = open_disk (run, i, &memory[i], run->options->seal ? key : NULL, error);
     ok = run->op.disks[i] != NULL;
   }
   explicit_bzero (key, sizeof key);
+  explicit_bzero (&run->identities.donors, sizeof run->identities.donors); /* channels have their own */
   return ok;
 }
 
@@ -301,6 +421,7 @@ run_all (Run *run, GError **error) {
   if (!run->op.page || !guest_map_init (error))
     return FALSE;
   run->loop = g_main_loop_new (NULL, FALSE);
+  watch_for_the_end (run);
   if (!open_disks (run, error) || !open_objects (run, error))
     return FALSE;
   if (options->control_path)

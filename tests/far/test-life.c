@@ -68,6 +68,17 @@ command_lines (void) {
     { { NAME, DISK, "--socket-group=no-such-group", NULL }, "no group 'no-such-group'" },
     { { NAME, DISK, "more", NULL }, "unknown argument 'more'" },
     { { "--name=a\nb", DISK, NULL }, "printable text" },
+    { { NAME, DISK ",protection=mirror", NULL }, "needs donors" },
+    { { NAME, DISK ",protection=raid", NULL }, "none of ssd, mirror, storage" },
+    { { NAME, DISK, "--donor=b c,address=x:1,tls=off", NULL }, "is no name of a donor" },
+    { { NAME, DISK, "--donor=b,tls=off", NULL }, "address=HOST:PORT is missing" },
+    { { NAME, DISK, "--donor=b,address=x:1", NULL }, "psk=FILE is missing" },
+    { { NAME, DISK, "--donor=b,address=x:1,psk=/nowhere/k,tls=off", NULL }, "can't be used together" },
+    { { NAME, DISK, "--donor=b,address=x:1,tls=off,size=1K", NULL }, "no size of 2M or more" },
+    { { NAME, DISK, "--donor=b,address=x:1,tls=off,color=red", NULL }, "there is no 'color'" },
+    { { NAME, DISK, "--donor=b,address=x:1,tls=off", "--donor=c,address=x:1,tls=off", NULL }, "name or the address of another one" },
+    { { NAME, DISK, "--donor-away=0", NULL }, "from 1 to" },
+    { { NAME, DISK, "--repair-rate=1M", NULL }, "4M or more" },
   };
 
   for (unsigned i = 0; i < G_N_ELEMENTS (wrong); i++)

@@ -231,6 +231,44 @@ kills (void) {
   g_rand_free (killer.random);
 }
 
+/* All that is behind it is killed: the next one has the same to give, and the VM goes on with its list of requests. One with
+ * other content under the same name does not get it: what a guest has mounted would change below it. */
+static void
+another_keeper (void) {
+  g_autoptr (Scene) scene = scene_new (500);
+  g_autoptr (blk_t) blk = NULL;
+  struct far *far;
+
+  scene_import (scene);
+  far = scene_serve (scene, "vm1", "");
+  blk = scene_connect (far);
+  g_assert_cmpint (scene_read (scene, blk, 7, 4), ==, BLK_S_OK);
+  for (int round = 0; round < 3; round++) {
+    backend_kill (far->backend);
+    far_end (far);
+    blk_disconnect (blk);
+    far = scene_serve (scene, "vm1", "");
+    blk_must (blk, blk_connect (blk, far->socket_paths[0]));
+    g_assert_cmpint (scene_read (scene, blk, 9, 4), ==, BLK_S_OK);
+  }
+  backend_kill (far->backend);
+  far_end (far);
+  blk_disconnect (blk);
+  g_assert_cmpint (g_remove (scene->path), ==, 0);
+  scene->content[0] ^= 1;
+  g_assert_true (g_file_set_contents (scene->source, (const char *)scene->content, (gssize)scene->size, NULL));
+  scene_import (scene);
+  far = scene_serve (scene, "vm1", "");
+  if (blk_connect (blk, far->socket_paths[0]))
+    g_assert_cmpint (scene_read (scene, blk, 9, 4), ==, BLK_S_NONE);
+  g_assert_false (blk_is_connected (blk));
+  blk_disconnect (blk);
+  blk_forget (blk); /* a reset */
+  blk_must (blk, blk_connect (blk, far->socket_paths[0]));
+  g_assert_cmpint (scene_read (scene, blk, 0, 4), ==, BLK_S_OK);
+  far_end (far);
+}
+
 /* ---- reading ahead ---- */
 
 struct figures {
@@ -482,6 +520,7 @@ main (int argc, char **argv) {
   g_test_add_func ("/object/disk/damage-ahead", damage_ahead);
   g_test_add_func ("/object/disk/cut-short", cut_short);
   g_test_add_func ("/object/disk/kills", kills);
+  g_test_add_func ("/object/disk/another-keeper", another_keeper);
   g_test_add_func ("/object/disk/ahead", ahead);
   g_test_add_func ("/object/disk/removed-while-used", removed_while_used);
   g_test_add_func ("/object/disk/wrong-options", wrong_options);

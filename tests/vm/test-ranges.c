@@ -2,7 +2,7 @@
 /*
  * Programs of the guest with ranges of far disks: /dev/domybs with the hints shared and remote.
  *
- * The disk for SHARED is domybs-far's. That for REMOTE is QEMU's own, on a file whose sectors of choice can't be read or
+ * The disk for SHARED is domybs-far's, with storage that somebody else fills up. That for REMOTE is QEMU's own, on a file whose sectors of choice can't be read or
  * written, and it can be unplugged.
  */
 #include "far.h"
@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <glib/gstdio.h>
@@ -23,6 +24,7 @@
 #define SHARED_BLOCKS (SHARED_MIB / 2)
 #define REMOTE_MIB 64
 #define REMOTE_BLOCKS (REMOTE_MIB / 2)
+#define STORAGE_MIB 512 /* the file system of its storage: less than it may need */
 #define BAD_READ_SECTOR 20488  /* in block 5, the second page of it */
 #define BAD_WRITE_SECTOR 40968 /* in block 10 */
 
@@ -36,11 +38,14 @@ in_folder (const char *name) {
 
 static void
 shared_begins (void) {
-  g_autofree char *socket = in_folder ("shared.sock"), *control = in_folder ("control.sock"), *storage = in_folder ("storage");
-  g_autofree char *disk = g_strdup_printf ("--disk=mem-shared,size=%dM,socket=%s,storage=%s", SHARED_MIB, socket, storage);
+  g_autofree char *socket = in_folder ("shared.sock"), *control = in_folder ("control.sock"), *mounted = in_folder ("storage"),
+                  *storage = g_build_filename (mounted, "file", NULL), *size = g_strdup_printf ("size=%dm,mode=0755", STORAGE_MIB);
+  g_autofree char *disk = g_strdup_printf ("--disk=mem-shared,size=%dM,socket=%s,storage=%s,give-back=2", SHARED_MIB, socket, storage);
   g_autofree char *control_argument = g_strdup_printf ("--control-socket=%s", control);
   const char *const arguments[] = { "--name=ranges", control_argument, disk, NULL };
 
+  g_assert_cmpint (g_mkdir (mounted, 0755), ==, 0);
+  g_assert_cmpint (mount ("none", mounted, "tmpfs", 0, size), ==, 0);
   far = far_start_arguments (arguments);
   g_free (far->backend->control_path);
   far->backend->control_path = g_steal_pointer (&control);
@@ -96,10 +101,13 @@ start (const char *series) {
 
 static void
 end (Vm *vm) {
-  static const char *const names[] = { "remote", "another", "storage", "shared.sock", "control.sock" };
+  static const char *const names[] = { "remote", "another", "shared.sock", "control.sock" };
+  g_autofree char *mounted = in_folder ("storage");
 
   vm_stop (vm);
   g_clear_pointer (&far, far_end);
+  umount2 (mounted, MNT_DETACH);
+  g_rmdir (mounted);
   for (gsize i = 0; i < G_N_ELEMENTS (names); i++) {
     g_autofree char *path = in_folder (names[i]);
 
@@ -316,6 +324,62 @@ disk_hangs (Vm *vm) {
   vm_job_kill (vm, "three");
 }
 
+/* ---- storage that is full for a while ---- */
+
+/* Takes all that the file system of the storage has left. */
+static char *
+take_the_rest (void) {
+  char *path = g_build_filename (folder, "storage", "somebody-elses", NULL);
+  g_autofree char *bytes = g_malloc0 (1 << 20);
+  const int fd = open (path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+  g_assert_cmpint (fd, >=, 0);
+  for (gssize n = 1 << 20; n > 0;) /* by halves, to the last page */
+    if (write (fd, bytes, (gsize)n) < n)
+      n = n > 4096 ? n / 2 : 0;
+  close (fd);
+  return path;
+}
+
+static gboolean
+is_synced (Vm *vm, const char *job) {
+  g_autofree char *answer = NULL;
+
+  vm_job_tell (vm, job, "sync 0");
+  answer = vm_job_expect (vm, job, "", 200);
+  g_test_message ("%s: sync 0: %s", job, answer);
+  return g_str_has_prefix (answer, "ok");
+}
+
+/* Pages that can't be written stay, and are stored when there is room again. */
+static void
+storage_is_full (Vm *vm) {
+  const int mib = 96;
+  g_autofree char *others = NULL, *allocate = g_strdup_printf ("allocate 0 %d shared", mib);
+  struct pages pages;
+
+  /* What the disk had for the ranges before, it has given back. */
+  vm_expect_within (vm, 120, far_status (far, 0, "segments.covered") < 36); /* 48 are needed */
+  others = take_the_rest ();
+  begin (vm, "one");
+  ask (vm, "one", allocate);
+  ask (vm, "one", "fill 0 11000000000000");
+  expect_refused (vm, "one", "sync 0", EIO);
+  g_assert_cmpint (far_status (far, 0, "errors"), >, 0);
+  forget (vm, "one");
+  pages = probe (vm, "one", 0);
+  g_assert_cmpint (pages.right, ==, mib * 256);
+  g_unlink (others);
+  vm_expect_within (vm, 120, is_synced (vm, "one")); /* a failure since it was asked last is said once more */
+  vm_expect_within (vm, 60, far_status (far, 0, "pages.raw") >= mib * 256);
+  forget (vm, "one");
+  far_kill_worker (far);
+  pages = probe (vm, "one", 0);
+  g_assert_cmpint (pages.right, ==, mib * 256);
+  vm_job_kill (vm, "one");
+  vm_expect_within (vm, 60, host_blocks () == 0);
+}
+
 /* ---- a disk that fails, and one that goes ---- */
 
 static void
@@ -433,6 +497,7 @@ test_ranges (gconstpointer series) {
   more_than_memory (vm);
   limits (vm);
   disk_hangs (vm);
+  storage_is_full (vm);
   trouble (vm);
   vm_expect_within (vm, 60, vm_unload (vm, "virtio_domybs") == 0);
   end (vm);

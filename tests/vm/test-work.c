@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What people do with memory, on far disks: Redis with three times the data that there is RAM for, a guest that thrashes its
+ * What people do with memory, on far disks: Redis with three times the data that it has RAM for, a guest that thrashes its
  * swap while programs do O_DIRECT I/O out of the same memory, fio --verify. Meanwhile the disks' worker is killed, restarted
  * and upgraded, the VM stopped and continued, and the storage slow, hung, gone, failing, full. Every byte is checked; nobody
  * may notice anything but pauses and, where storage has failed, errors. After a reset, nothing of the boot before is on the
  * swap disk.
  *
- * All on Debian's 6.12, swap on the other kernels, too; DOMYBS_LONG=1: all on all, and ten times as long.
+ * All on Debian's 6.12, swap on the other kernels, too; DOMYBS_LONG=1: all on all, and ten times as long, and Redis with three
+ * times the RAM of the whole guest.
  */
 #include "far.h"
 #include "lab-run.h"
@@ -17,19 +18,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <glib/gstdio.h>
 
-#define SWAP_MIB 512
+#define SWAP_MIB 640
 #define SCRATCH_MIB 64 /* the disk that is not ours */
 #define DIO_MIB 24
 #define THRASH_RAM_MIB 160
 #define THRASH_MIB 256
 #define FREED_PAGES ((gint64)(THRASH_MIB - THRASH_RAM_MIB) * 256 / 2) /* less than half of what could not be in memory */
 #define REDIS_RAM_MIB 48                                              /* that Redis may have; and three times that of data */
+#define REDIS_GUEST_MIB 112                                           /* and where it may have all of the guest's */
 #define REDIS_VALUE 32768u
-#define REDIS_VALUES (3u * (REDIS_RAM_MIB << 20) / REDIS_VALUE)
 
 enum { SWAP, DATA, DISKS }; /* far disks: the guest's swap, and one for a program */
 
@@ -104,7 +106,7 @@ begin (Work *work, const char *series, guint ram_mib, const char *storage) {
                                                 .n_disks = DISKS,
                                                 .tiers = tiers,
                                                 .storage = storage,
-                                                .disk_extra = ",queues=2",
+                                                .disk_extra = ",queues=2,give-back=2",
                                                 .arguments = (const char *const[]){ "--stage=16M", NULL } });
   for (unsigned i = 0; i < DISKS; i++) {
     for (int tries = 0; !g_file_test (work->far->socket_paths[i], G_FILE_TEST_EXISTS); tries++) {
@@ -235,6 +237,15 @@ stored_pages (Work *work, unsigned disk) {
          + far_status (work->far, disk, "pages.same");
 }
 
+/* What the storage file takes. */
+static guint64
+file_bytes (Work *work) {
+  struct stat st;
+
+  g_assert_cmpint (stat (work->far->storage_path, &st), ==, 0);
+  return (guint64)st.st_blocks * 512;
+}
+
 /* ---- swap ---- */
 
 /* Two programs: one with more memory than there is, one whose buffers devices reach into meanwhile. */
@@ -278,6 +289,7 @@ test_swap (gconstpointer series) {
   const gboolean whole = long_times () > 1 || g_str_equal (series, "6.12");
   const double seconds = (whole ? 8 : 4) * long_times ();
   g_autofree char *disk = NULL, *zero = NULL;
+  guint64 full;
   Work work = { 0 };
 
   begin (&work, series, THRASH_RAM_MIB, NULL);
@@ -289,7 +301,11 @@ test_swap (gconstpointer series) {
   g_test_message ("%" G_GINT64_FORMAT " pages were read from storage since the last worker began",
                   far_status (work.far, SWAP, "read-pages-from-storage"));
   /* What the guest has freed, the host gets back; other programs of the guest have some of their pages there, too. */
+  full = file_bytes (&work);
   vm_expect_within (work.vm, 60, stored_pages (&work, SWAP) < FREED_PAGES);
+  vm_expect_within (work.vm, 60, file_bytes (&work) < full / 2);
+  g_test_message ("storage: %" G_GUINT64_FORMAT " MiB came back to %" G_GUINT64_FORMAT ", for %" G_GINT64_FORMAT " pages", full >> 20,
+                  file_bytes (&work) >> 20, stored_pages (&work, SWAP));
 
   if (!whole) {
     end (&work, FALSE);
@@ -316,23 +332,26 @@ test_swap (gconstpointer series) {
 
 /* ---- Redis ---- */
 
+/* group_mib: what Redis may have of the guest's RAM; 0: all of it. */
 static void
-test_redis (gconstpointer series) {
+redis (const char *series, guint ram_mib, guint group_mib) {
   g_autoptr (GRand) rand = testing_rand ();
   const double seconds = 8 * long_times ();
+  const guint n_values = (group_mib ? group_mib : ram_mib) * 3 * (1u << 20) / REDIS_VALUE;
   Work work = { 0 };
 
-  begin (&work, series, THRASH_RAM_MIB + REDIS_RAM_MIB, NULL);
+  begin (&work, series, ram_mib, NULL);
   swap_on (&work);
-  /* A control group, so that it is Redis that has too little, and not the rest of the guest. */
-  g_free (vm_run_ok (work.vm,
-                     "mkdir /cgroup && mount -t cgroup2 none /cgroup && echo +memory >/cgroup/cgroup.subtree_control &&"
-                     " mkdir /cgroup/redis && echo %uM >/cgroup/redis/memory.max",
-                     REDIS_RAM_MIB));
+  g_free (vm_run_ok (work.vm, "mkdir -p /cgroup/redis")); /* without a group, a folder like any */
+  if (group_mib) /* so that it is Redis that has too little, and not the rest of the guest */
+    g_free (vm_run_ok (work.vm,
+                       "mount -t cgroup2 none /cgroup && echo +memory >/cgroup/cgroup.subtree_control &&"
+                       " mkdir /cgroup/redis && echo %uM >/cgroup/redis/memory.max",
+                       group_mib));
   vm_job_start (work.vm, "redis",
                 "echo $$ >/cgroup/redis/cgroup.procs && exec /w/bin/redis-server --port 0 --unixsocket /tmp/redis --save ''"
                 " --appendonly no --dir /tmp");
-  vm_job_start (work.vm, "client", "redistool /tmp/redis %u %u %u %g", REDIS_VALUES, REDIS_VALUE, g_rand_int (rand), seconds);
+  vm_job_start (work.vm, "client", "redistool /tmp/redis %u %u %u %g", n_values, REDIS_VALUE, g_rand_int (rand), seconds);
   vm_expect_within (work.vm, 60, stored_pages (&work, SWAP) > 2000);
   trouble (&work, rand, 2);
   for (unsigned i = 0; i < 2; i++) {
@@ -345,9 +364,19 @@ test_redis (gconstpointer series) {
   g_assert_cmpint (vm_job_wait (work.vm, "client", 10, NULL), ==, 0);
   g_assert_true (vm_job_is_running (work.vm, "redis"));
   /* Most of it can't be in memory. */
-  g_assert_cmpint (stored_pages (&work, SWAP), >, (gint64)REDIS_VALUES * REDIS_VALUE / 4096 / 2);
+  g_assert_cmpint (stored_pages (&work, SWAP), >, (gint64)n_values * REDIS_VALUE / 4096 / 2);
   vm_job_kill (work.vm, "redis");
   end (&work, FALSE);
+}
+
+static void
+test_redis (gconstpointer series) {
+  redis (series, THRASH_RAM_MIB + REDIS_RAM_MIB, REDIS_RAM_MIB);
+}
+
+static void
+test_redis_whole (gconstpointer series) {
+  redis (series, REDIS_GUEST_MIB, 0);
 }
 
 /* ---- fio ---- */
@@ -510,6 +539,8 @@ main (int argc, char **argv) {
   make_tools ();
   add_cases ("swap", test_swap, TRUE);
   add_cases ("redis", test_redis, FALSE);
+  if (long_times () > 1)
+    add_cases ("redis, the whole guest", test_redis_whole, FALSE);
   add_cases ("fio", test_fio, FALSE);
   add_cases ("slow storage", test_slow_storage, FALSE);
   add_cases ("failing storage", test_failing_storage, FALSE);
