@@ -3,12 +3,14 @@
 #include "attach/far-wish.h"
 #include "attach/host-facts.h"
 #include "attach/live-far.h"
+#include "attach/live-object.h"
 #include "attach/live.h"
 #include "attach/scope.h"
 #include "host/launch.h"
 #include "io/host-memory.h"
 #include "ctl/text.h"
 #include "ctl/vm.h"
+#include "object/object.h"
 
 #include <string.h>
 
@@ -21,6 +23,7 @@ typedef struct {
   guint64 window_bytes, local_max_bytes; /* 0: not given */
   gboolean have_grant, populate, no_node;
   FarWish far_wish;
+  DomainObjects more_objects; /* besides those that are there */
   DomainHost host;
   char *socket_path;
   gboolean have_base; /* what the running VM had before its device was unplugged */
@@ -28,6 +31,7 @@ typedef struct {
   gboolean have_memory; /* what it will be: none at all, if only far disks were asked for */
   DomainMemory memory;
   DomainFar far;
+  DomainObjects objects;
 } Wish;
 
 static void
@@ -50,11 +54,11 @@ lendable_bytes (void) {
   return MAX ((memory.total_bytes - host_memory_reserve (memory.total_bytes)) / DOMAIN_BLOCK_BYTES, 1) * DOMAIN_BLOCK_BYTES;
 }
 
-/* Nothing was said about the memory device, but something about far disks: it stays as it is, be it there or not. */
+/* Nothing was said about the memory device, but something about far disks or objects: it stays as it is, be it there or not. */
 static gboolean
 leaves_memory (const Wish *wish) {
-  return far_wish_is_any (&wish->far_wish) && !wish->window_bytes && !wish->local_max_bytes && !wish->have_grant
-         && !wish->no_node;
+  return (far_wish_is_any (&wish->far_wish) || wish->more_objects.n) && !wish->window_bytes && !wish->local_max_bytes
+         && !wish->have_grant && !wish->no_node;
 }
 
 /* The options, where base (NULL: none) is what holds for all that was not given. */
@@ -77,6 +81,19 @@ options_from (const Wish *wish, const DomainMemory *base) {
   return options;
 }
 
+/* base: those that are there. */
+static gboolean
+add_objects (const DomainObjects *base, Wish *wish, GError **error) {
+  wish->objects = *base;
+  for (unsigned i = 0; i < wish->more_objects.n; i++)
+    if (!domain_objects_add (&wish->objects, wish->more_objects.items[i].name)) {
+      g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED, "it would have more than %u objects; detach one first",
+                   DOMAIN_OBJECTS_MAX);
+      return FALSE;
+    }
+  return TRUE;
+}
+
 /* A ConfigEdit. Where the window was left to us, it is the largest up to the default that this VM can have. */
 static char *
 edit (const char *xml, gpointer data, GPtrArray *changes, GError **error) {
@@ -84,6 +101,7 @@ edit (const char *xml, gpointer data, GPtrArray *changes, GError **error) {
   g_autoptr (GError) first = NULL;
   g_auto (DomainFar) base_far = { 0 };
   unsigned queues[DOMAIN_FAR_TIERS];
+  DomainObjects base_objects = { 0 };
   DomainMemory memory;
   const gboolean attached = domain_read_memory (xml, &memory, NULL), has_far = domain_read_far (xml, &base_far, queues, NULL);
   const DomainMemory *base = attached ? &memory : wish->have_base ? &wish->base : NULL;
@@ -92,14 +110,18 @@ edit (const char *xml, gpointer data, GPtrArray *changes, GError **error) {
   char *after;
 
   domain_far_clear (&wish->far);
-  if (!far_wish_apply (&wish->far_wish, has_far ? &base_far : NULL, &wish->far, error))
+  (void)domain_read_objects (xml, &base_objects, NULL);
+  if (!add_objects (&base_objects, wish, error)
+      || !far_wish_apply (&wish->far_wish, has_far ? &base_far : NULL, &wish->far, error))
     return NULL;
   if (attached || !leaves_memory (wish))
     options = options_from (wish, base);
   if (!domain_far_is_none (&wish->far))
     options.far = &wish->far;
-  else if (!options.window_bytes)
-    return domain_detach_far (xml, changes, error);
+  if (wish->objects.n)
+    options.objects = &wish->objects;
+  if (!options.far && !options.objects && !options.window_bytes)
+    return domain_detach_parts (xml, &(DomainParts){ .far = TRUE }, changes, error);
   local_max = options.local_max_bytes;
   after = domain_attach (xml, &options, &wish->host, wish->socket_path, changes, &first);
   while (!after && options.window_bytes && !wish->window_bytes && !base && options.window_bytes > DOMAIN_WINDOW_BYTES_MIN
@@ -123,6 +145,7 @@ typedef struct {
   DomainMemory memory; /* to be plugged */
   gboolean possible, there;
   gboolean plugs_far;
+  DomainObjects plugs_objects;
   char *why_not; /* what it takes a restart for; NULL: it does not */
 } Live;
 
@@ -156,6 +179,26 @@ check_live_far (const Vm *vm, const Wish *wish, Live *live, GError **error) {
   return live->plugs_far;
 }
 
+static unsigned
+count_far (const Live *live, const Wish *wish) {
+  unsigned n = 0;
+
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS && live->plugs_far; tier++)
+    n += wish->far.bytes[tier] != 0;
+  return n;
+}
+
+/* The objects that were asked for. */
+static gboolean
+check_live_objects (const Vm *vm, const Wish *wish, Live *live, GError **error) {
+  if (!wish->more_objects.n
+      || live_objects_check (live->xml, &wish->more_objects, count_far (live, wish), &live->plugs_objects, error))
+    return TRUE;
+  live->plugs_objects.n = 0;
+  vm_prefix_error (vm, error);
+  return FALSE;
+}
+
 /* Whether the wish can be plugged into the running VM as it is. FALSE with error. */
 static gboolean
 check_live (const Vm *vm, const Wish *wish, Live *live, GError **error) {
@@ -164,7 +207,7 @@ check_live (const Vm *vm, const Wish *wish, Live *live, GError **error) {
     vm_prefix_error (vm, error);
     return FALSE;
   }
-  if (!check_live_far (vm, wish, live, error))
+  if (!check_live_far (vm, wish, live, error) || !check_live_objects (vm, wish, live, error))
     return FALSE;
   if (!wish->have_memory || leaves_memory (wish)) {
     live->there = TRUE;
@@ -202,18 +245,22 @@ describe_memory (const DomainMemory *memory) {
                           node);
 }
 
-/* "the memory device: window …; far disks: …". */
+/* "the memory device (window …) and far disks: … and object 'x'". */
 static char *
 describe (const Wish *wish) {
-  g_autofree char *memory = wish->have_memory ? describe_memory (&wish->memory) : NULL, *far = far_describe (&wish->far);
+  g_autofree char *memory = wish->have_memory ? describe_memory (&wish->memory) : NULL, *far = far_describe (&wish->far),
+                  *objects = domain_objects_text (&wish->objects, "', '");
+  GString *text = g_string_new (NULL);
 
-  if (!memory && !far)
-    return g_strdup ("nothing");
-  return g_strdup_printf ("%s%s%s%s%s", memory ? "the memory device (" : "", memory ? memory : "",
-                          !memory ? ""
-                          : far   ? ") and "
-                                  : ")",
-                          far ? "far disks: " : "", far ? far : "");
+  if (memory)
+    g_string_append_printf (text, "the memory device (%s)", memory);
+  if (far)
+    g_string_append_printf (text, "%sfar disks: %s", text->len ? " and " : "", far);
+  if (wish->objects.n)
+    g_string_append_printf (text, "%sobject%s '%s'", text->len ? " and " : "", wish->objects.n == 1 ? "" : "s", objects);
+  if (!text->len)
+    g_string_append (text, "nothing");
+  return g_string_free (text, FALSE);
 }
 
 static void
@@ -246,6 +293,13 @@ json_result (Ctl *ctl, const Vm *vm, const Wish *wish, const Config *config, gbo
     json_builder_set_member_name (builder, "far");
     far_json (ctl, &wish->far);
   }
+  if (wish->objects.n) {
+    json_builder_set_member_name (builder, "objects");
+    json_builder_begin_array (builder);
+    for (unsigned i = 0; i < wish->objects.n; i++)
+      json_builder_add_string_value (builder, wish->objects.items[i].name);
+    json_builder_end_array (builder);
+  }
   json_builder_set_member_name (builder, "changes");
   json_builder_begin_array (builder);
   for (guint i = 0; config->changes && i < config->changes->len; i++)
@@ -272,10 +326,14 @@ tell (Ctl *ctl, const Vm *vm, const Wish *wish, gboolean config_changed, gboolea
 
 static void
 show_plan (Ctl *ctl, const Config *config, const Live *live) {
+  g_autofree char *objects = domain_objects_text (&live->plugs_objects, "', '");
+
   for (guint i = 0; config->changes && i < config->changes->len; i++)
     ctl_say (ctl, "configuration: %s", (const char *)config->changes->pdata[i]);
   if (live->plugs_far)
     ctl_say (ctl, "running VM: plugs the far disks into free PCI ports");
+  if (live->plugs_objects.n)
+    ctl_say (ctl, "running VM: plugs object%s '%s' into free PCI ports", live->plugs_objects.n == 1 ? "" : "s", objects);
   if (live->possible && !live->there)
     ctl_say (ctl, "running VM: plugs the device into its port");
 }
@@ -302,13 +360,17 @@ typedef struct {
 /* The running VM. *ret_changed: something of it was, also where the rest failed. */
 static gboolean
 plug (Ctl *ctl, ctl_domain_t *domain, const Vm *vm, const Wish *wish, const Live *live, gboolean *ret_changed, GError **error) {
-  gboolean far_changed = FALSE, memory_changed = FALSE, ok;
+  gboolean far_changed = FALSE, objects_changed = FALSE, memory_changed = FALSE, ok;
 
   ok = !live->plugs_far || live_far_plug (ctl, domain, &wish->far, &far_changed, error);
+  ok = ok && (!live->plugs_objects.n || live_objects_plug (ctl, domain, &live->plugs_objects, &objects_changed, error));
   ok = ok && (!live->possible || live_plug (ctl, domain, &live->memory, &memory_changed, error));
-  *ret_changed = far_changed || memory_changed;
-  if (!ok && far_changed)
-    ctl_warn (ctl, "domain '%s': its far disks are plugged in, and stay", vm->label);
+  *ret_changed = far_changed || objects_changed || memory_changed;
+  if (!ok && *ret_changed)
+    ctl_warn (ctl, "domain '%s': its %s are plugged in, and stay", vm->label,
+              !objects_changed ? "far disks"
+              : far_changed    ? "far disks and some objects"
+                               : "first objects");
   return ok;
 }
 
@@ -343,6 +405,16 @@ plan_far (const Vm *vm, Wish *wish, GError **error) {
   return FALSE;
 }
 
+static gboolean
+plan_objects (const Vm *vm, Wish *wish, GError **error) {
+  const DomainObjects none = { 0 };
+
+  if (add_objects (vm->have_objects ? &vm->objects : &none, wish, error))
+    return TRUE;
+  vm_prefix_error (vm, error);
+  return FALSE;
+}
+
 /* What is to be done: the new configuration (none for --live), the live part. */
 static gboolean
 plan (ctl_domain_t *domain, const Vm *vm, const Scope *scope, Wish *wish, Config *config, Live *live, GError **error) {
@@ -352,7 +424,7 @@ plan (ctl_domain_t *domain, const Vm *vm, const Scope *scope, Wish *wish, Config
   if (scope->config) {
     if (!config_plan (domain, edit, wish, config, error))
       return FALSE;
-  } else if (!plan_far (vm, wish, error)) {
+  } else if (!plan_far (vm, wish, error) || !plan_objects (vm, wish, error)) {
     return FALSE;
   } else if (!leaves_memory (wish)) {
     options = options_from (wish, wish->have_base ? &wish->base : NULL);
@@ -369,6 +441,7 @@ plan (ctl_domain_t *domain, const Vm *vm, const Scope *scope, Wish *wish, Config
     return FALSE;
   }
   live->plugs_far = FALSE;
+  live->plugs_objects.n = 0;
   live->why_not = scope_cause (vm->label, reason);
   return TRUE;
 }
@@ -398,7 +471,8 @@ attach (Ctl *ctl, const char *name, const Flags *flags, Wish *wish, GError **err
   g_auto (Live) live = { 0 };
   Scope scope;
 
-  if (!vm || !scope_choose (domain, flags->live, flags->config, &scope, error))
+  if (!vm || !scope_choose (domain, flags->live, flags->config, &scope, error)
+      || !object_check_all (&wish->more_objects, error))
     return FALSE;
   if (flags->print_xml && !scope.config) {
     g_set_error (error, CTL_ERROR, CTL_ERROR_USAGE, "%s: --print-xml shows the configuration, which --live does not change",
@@ -419,7 +493,7 @@ attach (Ctl *ctl, const char *name, const Flags *flags, Wish *wish, GError **err
     return apply (ctl, connection, domain, vm, wish, &config, &live, error);
 
   json_result (ctl, vm, wish, &config, config.before && config_is_changed (&config),
-               live.plugs_far || (live.possible && !live.there), live.why_not, TRUE);
+               live.plugs_far || live.plugs_objects.n || (live.possible && !live.there), live.why_not, TRUE);
   if (flags->print_xml) {
     ctl_json_string (ctl, "xml", config.after);
     ctl_print (ctl, config.after);
@@ -428,7 +502,8 @@ attach (Ctl *ctl, const char *name, const Flags *flags, Wish *wish, GError **err
   show_plan (ctl, &config, &live);
   if (live.why_not)
     ctl_say (ctl, "running VM: takes a restart: %s", live.why_not);
-  if ((!config.changes || config.changes->len == 0) && !live.plugs_far && !(live.possible && !live.there))
+  if ((!config.changes || config.changes->len == 0) && !live.plugs_far && !live.plugs_objects.n
+      && !(live.possible && !live.there))
     ctl_say (ctl, "Domain '%s' has that already; nothing would be changed.", vm->label);
   return TRUE;
 }
@@ -471,6 +546,7 @@ read_sizes (Ctl *ctl, const char *window, const char *local_max, Wish *wish, GEr
 gboolean
 command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
   g_autofree char *window = NULL, *local_max = NULL, *grant = NULL, *far = NULL, *far_storage = NULL, *far_wear = NULL;
+  g_auto (GStrv) objects = NULL;
   Flags flags = { 0 };
   g_auto (Wish) wish = { 0 };
   const GOptionEntry entries[] = {
@@ -488,6 +564,7 @@ command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
     { "far-wear", 0, 0, G_OPTION_ARG_STRING, &far_wear, "What each may write to its storage in a day, or none (none)", "SIZE" },
     { "far-compress", 0, 0, G_OPTION_ARG_NONE, &wish.far_wish.compress, "Compress their pages (LZ4)", NULL },
     { "no-far-compress", 0, 0, G_OPTION_ARG_NONE, &wish.far_wish.no_compress, "Store their pages as they are", NULL },
+    { "object", 0, 0, G_OPTION_ARG_STRING_ARRAY, &objects, "A read-only disk of this object; once for each", "NAME" },
     { "live", 0, 0, G_OPTION_ARG_NONE, &flags.live, "Change the running VM", NULL },
     { "config", 0, 0, G_OPTION_ARG_NONE, &flags.config, "Change the configuration: from the next start on", NULL },
     { "print-xml", 0, 0, G_OPTION_ARG_NONE, &flags.print_xml, "Print the new configuration, change nothing", NULL },
@@ -497,5 +574,5 @@ command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
 
   return ctl_parse (ctl, entries, &argc, &argv, 1, 1, error) && read_sizes (ctl, window, local_max, &wish, error)
          && read_grant (ctl, grant, &wish, error) && far_wish_read (ctl, far, far_storage, far_wear, &wish.far_wish, error)
-         && attach (ctl, argv[0], &flags, &wish, error);
+         && object_read_names (ctl->command, objects, &wish.more_objects, error) && attach (ctl, argv[0], &flags, &wish, error);
 }

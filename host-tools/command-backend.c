@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Another worker for the back-ends of running VMs, and for what is behind their far disks: of the program that runs (restart),
- * or of the one that is installed now (upgrade). QEMU and the guest go on; what is in flight at that moment is answered by the
- * new worker. */
+/* Another worker for the back-ends of running VMs, and for what is behind their far disks and objects: of the program that runs
+ * (restart), or of the one that is installed now (upgrade). QEMU and the guest go on; what is in flight at that moment is
+ * answered by the new worker. What is behind an object has nothing to lose, so where it has died, another one is started. */
 #include "ctl/resize-run.h"
 #include "ctl/vm.h"
 #include "host/launch.h"
@@ -22,21 +22,32 @@ typedef struct {
   gboolean upgrades, all, keep_going;
 } Order;
 
-/* Whose worker: the memory device's back-end's, or domybs-far's. */
+/* Whose worker: the memory device's back-end's, domybs-far's, or that of an object's domybs-far. */
+typedef enum { BACKEND, FAR, OBJECT } Kind;
+
 typedef struct {
   Vm *vm;
-  gboolean far;
+  Kind kind;
+  unsigned number; /* of the object */
 } Target;
 
 static const char *
+object_name (const Target *target) {
+  return target->vm->objects.items[target->number].name;
+}
+
+/* To be freed. */
+static char *
 what (const Target *target) {
-  return target->far ? "domybs-far" : "back-end";
+  return target->kind == OBJECT ? g_strdup_printf ("domybs-far for object '%s'", object_name (target))
+                                : g_strdup (target->kind == FAR ? "domybs-far" : "back-end");
 }
 
 /* What became of one. */
 typedef struct {
   char *version_before, *version_after; /* NULL: not known */
   gint64 took_ms;                       /* below 0: not replaced */
+  gboolean started;                     /* there was none */
 } Replaced;
 
 static void
@@ -70,7 +81,7 @@ is_well (const Order *order, const VmWorker *before, const VmWorker *now, GError
   return FALSE;
 }
 
-/* What there is to see: the worker, and how many far disks QEMU is connected to. */
+/* What there is to see: the worker, and how many disks QEMU is connected to. */
 typedef struct {
   VmWorker worker;
   unsigned connected;
@@ -92,6 +103,19 @@ see_far (ControlClient *client, Seen *ret_seen, GError **error) {
 }
 
 static gboolean
+see_object (ControlClient *client, const char *name, Seen *ret_seen, GError **error) {
+  g_autoptr (JsonObject) answer = control_client_execute (client, "status", NULL, CONTROL_CLIENT_TIMEOUT_MS, error);
+  VmObjectStatus status = { 0 };
+
+  if (!answer || !vm_object_read (answer, name, &status, error))
+    return FALSE;
+  *ret_seen = (Seen){ .worker = status.worker, .connected = status.connected };
+  status.worker = (VmWorker){ 0 };
+  vm_object_clear (&status);
+  return TRUE;
+}
+
+static gboolean
 see_backend (ControlClient *client, Seen *ret_seen, GError **error) {
   VmStatus status = { 0 };
 
@@ -105,10 +129,12 @@ see_backend (ControlClient *client, Seen *ret_seen, GError **error) {
 
 /* Takes a look; new figures take the place of those in *seen. */
 static gboolean
-look (ControlClient *client, gboolean far, Seen *seen, GError **error) {
+look (ControlClient *client, const Target *target, Seen *seen, GError **error) {
   Seen now = { 0 };
 
-  if (!(far ? see_far (client, &now, error) : see_backend (client, &now, error)))
+  if (!(target->kind == FAR      ? see_far (client, &now, error)
+        : target->kind == OBJECT ? see_object (client, object_name (target), &now, error)
+                                 : see_backend (client, &now, error)))
     return FALSE;
   vm_worker_clear (&seen->worker);
   *seen = now;
@@ -117,7 +143,7 @@ look (ControlClient *client, gboolean far, Seen *seen, GError **error) {
 
 /* The new worker is there: waits until QEMU is connected to as many disks as before; it is of no use to the guest before. */
 static gboolean
-wait_for_qemu (Ctl *ctl, ControlClient *client, const Seen *before, Seen *now, GError **error) {
+wait_for_qemu (Ctl *ctl, ControlClient *client, const Target *target, const Seen *before, Seen *now, GError **error) {
   const gint64 deadline = g_get_monotonic_time () + launch_patience_ms (CONNECT_TIMEOUT_MS) * (gint64)1000;
 
   while (now->connected < before->connected) {
@@ -128,27 +154,27 @@ wait_for_qemu (Ctl *ctl, ControlClient *client, const Seen *before, Seen *now, G
       return FALSE;
     }
     ctl_wait (ctl, -1, CONNECT_POLL_MS);
-    if (!look (client, TRUE, now, error))
+    if (!look (client, target, now, error))
       return FALSE;
   }
   return TRUE;
 }
 
 static gboolean
-replace (Ctl *ctl, const Order *order, gboolean far, ControlClient *client, Replaced *ret, GError **error) {
+replace (Ctl *ctl, const Order *order, const Target *target, ControlClient *client, Replaced *ret, GError **error) {
   Seen before = { 0 }, now = { 0 };
   const gint64 began = g_get_monotonic_time ();
-  gboolean ok = look (client, far, &before, error)
+  gboolean ok = look (client, target, &before, error)
                 && control_client_replace (client, order->verb, launch_patience_ms (PATIENCE_MS), error);
 
   ret->version_before = g_strdup (before.worker.version);
   if (ok) {
-    ok = look (client, far, &now, error) && is_well (order, &before.worker, &now.worker, error)
-         && wait_for_qemu (ctl, client, &before, &now, error);
+    ok = look (client, target, &now, error) && is_well (order, &before.worker, &now.worker, error)
+         && wait_for_qemu (ctl, client, target, &before, &now, error);
     ret->took_ms = (g_get_monotonic_time () - began + 999) / 1000;
     if (ok && order->upgrades) {
       ctl_wait (ctl, -1, SETTLE_MS);
-      ok = look (client, far, &now, error) && is_well (order, &before.worker, &now.worker, error);
+      ok = look (client, target, &now, error) && is_well (order, &before.worker, &now.worker, error);
     }
     ret->version_after = g_strdup (now.worker.version);
   }
@@ -157,20 +183,65 @@ replace (Ctl *ctl, const Order *order, gboolean far, ControlClient *client, Repl
   return ok;
 }
 
+/* Another keeper and worker for an object whose keeper is gone; QEMU connects to them by itself. */
+static gboolean
+start_again (Ctl *ctl, const Target *target, Replaced *ret, GError **error) {
+  const Vm *vm = target->vm;
+  const DomainIdentity identity = { vm->name, vm->uuid, vm->id };
+  const gint64 began = g_get_monotonic_time ();
+  const Seen before = { .connected = 1 };
+  g_autoptr (ControlClient) client = NULL;
+  Seen now = { 0 };
+  gboolean ok;
+
+  if (!launch_object_start (&identity, &vm->objects.items[target->number], vm->dac_label, error)) {
+    vm_prefix_error (vm, error);
+    return FALSE;
+  }
+  client = vm_connect_object (vm, target->number, error);
+  if (!client)
+    return FALSE;
+  ok = look (client, target, &now, error) && wait_for_qemu (ctl, client, target, &before, &now, error);
+  if (ok)
+    ret->took_ms = (g_get_monotonic_time () - began + 999) / 1000;
+  else
+    vm_prefix_error (vm, error);
+  ret->version_after = g_strdup (now.worker.version);
+  ret->started = TRUE;
+  vm_worker_clear (&now.worker);
+  return ok;
+}
+
+static ControlClient *
+connect_to (const Target *target, GError **error) {
+  return target->kind == FAR      ? vm_connect_far (target->vm, error)
+         : target->kind == OBJECT ? vm_connect_object (target->vm, target->number, error)
+                                  : vm_connect (target->vm, error);
+}
+
+static gboolean
+is_gone (const Target *target) {
+  g_autofree char *path = target->kind == OBJECT ? launch_object_control_path (target->vm->uuid, object_name (target)) : NULL;
+
+  return path && control_client_nobody (path);
+}
+
 static gboolean
 replace_one (Ctl *ctl, const Order *order, const Target *target, double share, Replaced *ret, GError **error) {
   g_autoptr (CtlProgress) progress = ctl_progress_new (ctl, target->vm->label);
+  g_autofree char *name = what (target), *waiting = g_strdup_printf ("waiting for the new worker of its %s", name);
   g_autoptr (ControlClient) client = NULL;
 
-  ctl_progress_show (progress, share,
-                     target->far ? "waiting for its domybs-far's new worker" : "waiting for its back-end's new worker");
-  client = target->far ? vm_connect_far (target->vm, error) : vm_connect (target->vm, error);
+  ctl_progress_show (progress, share, waiting);
+  if (is_gone (target))
+    return start_again (ctl, target, ret, error);
+  client = connect_to (target, error);
   if (!client)
     return FALSE;
-  if (replace (ctl, order, target->far, client, ret, error))
+  if (replace (ctl, order, target, client, ret, error))
     return TRUE;
-  if (target->far && error && !strstr ((*error)->message, "domybs-far"))
-    g_prefix_error (error, "domybs-far: ");
+  if (target->kind != BACKEND && error && !strstr ((*error)->message, "domybs-far"))
+    g_prefix_error (error, "%s: ", name);
   vm_prefix_error (target->vm, error);
   return FALSE;
 }
@@ -180,15 +251,18 @@ replace_one (Ctl *ctl, const Order *order, const Target *target, double share, R
 static void
 tell (Ctl *ctl, const Order *order, const Target *target, const Replaced *replaced) {
   const char *label = target->vm->label;
+  g_autofree char *name = what (target);
   const char *before = replaced->version_before ? replaced->version_before : "unknown";
   const char *after = replaced->version_after ? replaced->version_after : "unknown";
 
-  if (strcmp (before, after) != 0)
-    ctl_say (ctl, "Domain '%s': %s %s, %s → %s, in %" G_GINT64_FORMAT " ms (its guest waited at most that long).", label,
-             what (target), order->done, before, after, replaced->took_ms);
+  if (replaced->started)
+    ctl_say (ctl, "Domain '%s': %s was gone, and is started again, version %s.", label, name, after);
+  else if (strcmp (before, after) != 0)
+    ctl_say (ctl, "Domain '%s': %s %s, %s → %s, in %" G_GINT64_FORMAT " ms (its guest waited at most that long).", label, name,
+             order->done, before, after, replaced->took_ms);
   else
-    ctl_say (ctl, "Domain '%s': %s %s, %s %s, in %" G_GINT64_FORMAT " ms (its guest waited at most that long).", label,
-             what (target), order->done, order->upgrades ? "still version" : "version", after, replaced->took_ms);
+    ctl_say (ctl, "Domain '%s': %s %s, %s %s, in %" G_GINT64_FORMAT " ms (its guest waited at most that long).", label, name,
+             order->done, order->upgrades ? "still version" : "version", after, replaced->took_ms);
 }
 
 /* tried FALSE: it was left out, because one before it failed. */
@@ -201,7 +275,9 @@ json_replaced (Ctl *ctl, const Target *target, const Replaced *replaced, gboolea
   json_builder_begin_object (builder);
   ctl_json_string (ctl, "domain", target->vm->name);
   ctl_json_string (ctl, "uuid", target->vm->uuid);
-  ctl_json_string (ctl, "process", target->far ? "far" : "backend");
+  ctl_json_string (ctl, "process", target->kind == FAR ? "far" : target->kind == OBJECT ? "object" : "backend");
+  if (target->kind == OBJECT)
+    ctl_json_string (ctl, "object", object_name (target));
   ctl_json_string (ctl, "result", !tried ? "not-tried" : problem ? "failed" : "done");
   ctl_json_string (ctl, "version-before", replaced->version_before);
   ctl_json_string (ctl, "version-after", replaced->version_after);
@@ -257,7 +333,7 @@ conclude (Ctl *ctl, const Order *order, Sum *sum, GError **error) {
   }
   if (!sum->first) {
     if (order->all && !all)
-      ctl_say (ctl, "No running domain has the memory device or far disks.");
+      ctl_say (ctl, "No running domain has the memory device, far disks or objects.");
     return TRUE;
   }
   if (order->keep_going)
@@ -279,11 +355,17 @@ targets_of (GPtrArray *vms) {
   for (unsigned i = 0; i < vms->len; i++) {
     Vm *vm = vms->pdata[i];
     const gboolean far = vm->have_far && vm->id >= 0;
+    gboolean others = far;
 
-    if (!far || vm->problem || (vm->attached && vm->memory.present))
-      g_array_append_val (targets, ((Target){ vm, FALSE }));
+    for (unsigned k = 0; k < vm->objects.n; k++)
+      others |= vm_object_is_served (vm, k);
+    if (!others || vm->problem || (vm->attached && vm->memory.present))
+      g_array_append_val (targets, ((Target){ vm, BACKEND, 0 }));
     if (far)
-      g_array_append_val (targets, ((Target){ vm, TRUE }));
+      g_array_append_val (targets, ((Target){ vm, FAR, 0 }));
+    for (unsigned k = 0; k < vm->objects.n; k++)
+      if (vm_object_is_served (vm, k))
+        g_array_append_val (targets, ((Target){ vm, OBJECT, k }));
   }
   return targets;
 }
@@ -336,7 +418,7 @@ find_one (ctl_connect_t *connection, const char *name, GError **error) {
   return g_steal_pointer (&vms);
 }
 
-/* Those that should have a back-end or far disks now; one about which that can't be said is among them. */
+/* Those that should have a back-end, far disks or objects now; one about which that can't be said is among them. */
 static GPtrArray *
 find_all (ctl_connect_t *connection, GError **error) {
   GPtrArray *vms = vm_gather (connection, FALSE, error);
@@ -344,7 +426,7 @@ find_all (ctl_connect_t *connection, GError **error) {
   for (unsigned i = 0; vms && i < vms->len;) {
     const Vm *vm = vms->pdata[i];
 
-    if (vm->id >= 0 && (vm->problem || vm->have_far || (vm->attached && vm->memory.present)))
+    if (vm->id >= 0 && (vm->problem || vm->have_far || vm->have_objects || (vm->attached && vm->memory.present)))
       i++;
     else
       g_ptr_array_remove_index (vms, i);
@@ -373,7 +455,8 @@ gboolean
 command_backend (Ctl *ctl, int argc, char **argv, GError **error) {
   Order order = { 0 };
   const GOptionEntry entries[] = {
-    { "all", 'a', 0, G_OPTION_ARG_NONE, &order.all, "Of all running domains with the device or far disks, one by one", NULL },
+    { "all", 'a', 0, G_OPTION_ARG_NONE, &order.all, "Of all running domains with the device, far disks or objects, one by one",
+      NULL },
     { "keep-going", 'k', 0, G_OPTION_ARG_NONE, &order.keep_going, "Go on with the others after a failure", NULL },
     G_OPTION_ENTRY_NULL,
   };

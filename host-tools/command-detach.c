@@ -1,17 +1,48 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "attach/config.h"
 #include "attach/live-far.h"
+#include "attach/live-object.h"
 #include "attach/live.h"
 #include "attach/scope.h"
 #include "ctl/vm.h"
+#include "object/object.h"
 
 #define TIMEOUT_DEFAULT_S 60
 #define TIMEOUT_MAX_S 86400
 
 typedef struct {
-  gboolean far_only, live, config, print_xml, dry_run;
+  DomainParts parts; /* what to take away; all: all there is, whatever that says */
+  gboolean all, live, config, print_xml, dry_run;
   int timeout_s;
 } Flags;
+
+static gboolean
+takes_memory (const Flags *flags) {
+  return flags->all || flags->parts.memory;
+}
+
+static gboolean
+takes_far (const Flags *flags) {
+  return flags->all || flags->parts.far;
+}
+
+static gboolean
+takes_all_objects (const Flags *flags) {
+  return flags->all || flags->parts.all_objects;
+}
+
+/* Of those that the running VM has, the ones that are to be taken away. */
+static void
+choose_objects (const Vm *vm, const Flags *flags, DomainObjects *ret_objects) {
+  DomainObjects others;
+
+  *ret_objects = vm->have_objects ? vm->objects : (DomainObjects){ 0 };
+  if (takes_all_objects (flags))
+    return;
+  others = *ret_objects;
+  domain_objects_remove (&others, &flags->parts.objects);
+  domain_objects_remove (ret_objects, &others);
+}
 
 static gboolean
 has_far (const char *xml) {
@@ -26,7 +57,7 @@ static char *
 edit (const char *xml, gpointer data, GPtrArray *changes, GError **error) {
   const Flags *flags = data;
   g_autoptr (GError) reason = NULL;
-  char *after = flags->far_only ? domain_detach_far (xml, changes, &reason) : domain_detach (xml, changes, &reason);
+  char *after = flags->all ? domain_detach (xml, changes, &reason) : domain_detach_parts (xml, &flags->parts, changes, &reason);
 
   if (!after && g_error_matches (reason, CTL_ERROR, CTL_ERROR_NOT_FOUND))
     return g_strdup (xml);
@@ -55,41 +86,76 @@ json_result (Ctl *ctl, const Vm *vm, const Config *config, gboolean live_changed
 
 /* What became of the running VM. */
 typedef struct {
-  gboolean memory, far; /* is out of it */
-  char *far_why_not;    /* NULL: it was not tried, or done */
+  gboolean memory, far, objects; /* is out of it */
+  char *far_why_not;             /* NULL: it was not tried, or done */
+  char *objects_why_not;
 } Taken;
 
 static void
 taken_clear (Taken *taken) {
   g_free (taken->far_why_not);
+  g_free (taken->objects_why_not);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Taken, taken_clear)
+
+/* What the configuration had and has not any more: "the memory device and far disks". */
+static char *
+describe_lost (const Config *config) {
+  GString *text = g_string_new (NULL);
+  DomainObjects before = { 0 }, after = { 0 };
+  DomainMemory memory;
+
+  if (domain_read_memory (config->before, &memory, NULL) && !domain_read_memory (config->after, &memory, NULL))
+    g_string_append (text, "the memory device");
+  if (has_far (config->before) && !has_far (config->after))
+    g_string_append_printf (text, "%sfar disks", text->len ? " and " : "");
+  (void)domain_read_objects (config->before, &before, NULL);
+  (void)domain_read_objects (config->after, &after, NULL);
+  domain_objects_remove (&before, &after);
+  if (before.n) {
+    g_autofree char *names = domain_objects_text (&before, "', '");
+
+    g_string_append_printf (text, "%sobject%s '%s'", text->len ? " and " : "", before.n == 1 ? "" : "s", names);
+  }
+  if (!text->len)
+    g_string_append (text, "the memory device"); /* what was left of it, without a record */
+  return g_string_free (text, FALSE);
+}
 
 static void
 tell (Ctl *ctl, const Vm *vm, const Scope *scope, const Flags *flags, const Config *config, gboolean config_changed,
       const Taken *taken) {
-  const gboolean far = has_far (config->before);
-  DomainMemory memory;
+  DomainObjects objects;
 
+  choose_objects (vm, flags, &objects);
   if (taken->far)
     ctl_say (ctl, "Domain '%s': the far disks are out of the running VM.", vm->label);
+  if (taken->objects) {
+    g_autofree char *names = domain_objects_text (&objects, "', '");
+
+    ctl_say (ctl, "Domain '%s': object%s '%s' %s out of the running VM.", vm->label, objects.n == 1 ? "" : "s", names,
+             objects.n == 1 ? "is" : "are");
+  }
   if (taken->memory)
     ctl_say (ctl,
              "Domain '%s': the device is out of the running VM. Its empty port stays until the VM is shut down, so that the "
              "device can be attached again.",
              vm->label);
-  if (config_changed)
-    ctl_say (ctl, "Domain '%s' will start without %s.", vm->label,
-             !far                                                                     ? "the memory device"
-             : flags->far_only || !domain_read_memory (config->before, &memory, NULL) ? "far disks"
-                                                                                      : "the memory device and far disks");
-  if (scope->running && vm->have_far && !taken->far)
+  if (config_changed) {
+    g_autofree char *lost = describe_lost (config);
+
+    ctl_say (ctl, "Domain '%s' will start without %s.", vm->label, lost);
+  }
+  if (scope->running && vm->have_far && takes_far (flags) && !taken->far)
     ctl_say (ctl, "The running VM keeps its far disks until it is shut down%s%s.", taken->far_why_not ? ": " : "",
              taken->far_why_not ? taken->far_why_not : "");
-  if (config_changed && scope->running && !scope->live && !flags->far_only && vm->attached && vm->memory.present)
+  if (scope->running && objects.n && !taken->objects)
+    ctl_say (ctl, "The running VM keeps its objects until it is shut down%s%s.", taken->objects_why_not ? ": " : "",
+             taken->objects_why_not ? taken->objects_why_not : "");
+  if (config_changed && scope->running && !scope->live && takes_memory (flags) && vm->attached && vm->memory.present)
     ctl_say (ctl, "The running VM keeps the device until it is shut down; 'domybsctl detach %s --live' takes it out now.",
              vm->word);
-  if (!config_changed && (taken->memory || taken->far) && scope->persistent && !scope->config)
+  if (!config_changed && (taken->memory || taken->far || taken->objects) && scope->persistent && !scope->config)
     ctl_say (ctl, "Its configuration was not changed.");
 }
 
@@ -100,27 +166,49 @@ nothing (const Vm *vm, const Scope *scope, const Flags *flags, GError **error) {
 
   g_set_error (error, CTL_ERROR, CTL_ERROR_NOT_FOUND,
                "domain '%s': no %s is attached%s; 'domybsctl list --all' shows where one is", vm->label,
-               flags->far_only ? "far disk" : "memory device", where);
+               takes_memory (flags)       ? "memory device"
+               : takes_far (flags)        ? "far disk"
+               : flags->parts.all_objects ? "object"
+                                          : "object of that name",
+               where);
   return FALSE;
 }
 
-/* Of the running VM. Far disks that can't be taken out now are an error only for who has asked for that. */
+/* What can't be taken out of the running VM now is an error only for who has asked for that; else *ret_why_not. */
+static gboolean
+is_no_error (Ctl *ctl, const Vm *vm, const Scope *scope, GError *reason, char **ret_why_not, GError **error) {
+  if (scope->live_asked || !scope->config || ctl->interrupted) {
+    g_propagate_error (error, reason);
+    return FALSE;
+  }
+  *ret_why_not = scope_cause (vm->label, reason);
+  g_error_free (reason);
+  return TRUE;
+}
+
+/* Of the running VM. */
 static gboolean
 take (Ctl *ctl, ctl_domain_t *domain, const Vm *vm, const Scope *scope, const Flags *flags, Taken *taken, GError **error) {
-  g_autoptr (GError) reason = NULL;
+  GError *reason = NULL;
+  DomainObjects objects;
 
-  if (scope->live && vm->have_far && !live_far_unplug (ctl, domain, &taken->far, &reason)) {
-    if (scope->live_asked || !scope->config || ctl->interrupted) {
-      g_propagate_error (error, g_steal_pointer (&reason));
-      return FALSE;
-    }
-    taken->far_why_not = scope_cause (vm->label, reason);
-  }
-  if (!scope->live || !vm->attached || flags->far_only
-      || live_unplug (ctl, domain, flags->timeout_s * 1000, &taken->memory, error))
+  if (!scope->live)
     return TRUE;
-  if (taken->far)
-    ctl_warn (ctl, "domain '%s': its far disks are out of it already", vm->label);
+  choose_objects (vm, flags, &objects);
+  if (vm->have_far && takes_far (flags) && !live_far_unplug (ctl, domain, &taken->far, &reason)
+      && !is_no_error (ctl, vm, scope, reason, &taken->far_why_not, error))
+    return FALSE;
+  reason = NULL;
+  if (objects.n && !live_objects_unplug (ctl, domain, &objects, &taken->objects, &reason)
+      && !is_no_error (ctl, vm, scope, reason, &taken->objects_why_not, error))
+    return FALSE;
+  if (!vm->attached || !takes_memory (flags) || live_unplug (ctl, domain, flags->timeout_s * 1000, &taken->memory, error))
+    return TRUE;
+  if (taken->far || taken->objects)
+    ctl_warn (ctl, "domain '%s': its %s are out of it already", vm->label,
+              !taken->objects ? "far disks"
+              : !taken->far   ? "objects"
+                              : "far disks and objects");
   return FALSE;
 }
 
@@ -129,19 +217,21 @@ static gboolean
 apply (Ctl *ctl, ctl_connect_t *connection, ctl_domain_t *domain, const Vm *vm, const Scope *scope, const Flags *flags,
        Config *config, GError **error) {
   const gboolean config_changes = config->before && config_is_changed (config),
-                 live = scope->live && vm->attached && !flags->far_only;
+                 live = scope->live && vm->attached && takes_memory (flags);
   g_auto (Taken) taken = { 0 };
+  gboolean any_taken;
 
   if (!take (ctl, domain, vm, scope, flags, &taken, error))
     return FALSE;
+  any_taken = taken.memory || taken.far || taken.objects;
   if (config_changes && !config_apply (connection, domain, edit, (gpointer)flags, config, error)) {
-    if (taken.memory || taken.far)
+    if (any_taken)
       g_prefix_error (error, "taken out of the running VM, but not of the configuration: ");
     return FALSE;
   }
-  json_result (ctl, vm, config, taken.memory || taken.far, FALSE);
+  json_result (ctl, vm, config, any_taken, FALSE);
   tell (ctl, vm, scope, flags, config, config_changes, &taken);
-  return taken.memory || taken.far || config_changes || (live && vm->memory.present) || nothing (vm, scope, flags, error);
+  return any_taken || config_changes || (live && vm->memory.present) || nothing (vm, scope, flags, error);
 }
 
 static gboolean
@@ -151,6 +241,7 @@ detach (Ctl *ctl, const char *name, const Flags *flags, GError **error) {
   g_autoptr (Vm) vm = domain ? vm_read (domain, error) : NULL;
   g_auto (Config) config = { 0 };
   gboolean live_changes, live_far_changes;
+  DomainObjects objects = { 0 };
   Scope scope;
 
   if (!vm || !scope_choose (domain, flags->live, flags->config, &scope, error))
@@ -170,11 +261,13 @@ detach (Ctl *ctl, const char *name, const Flags *flags, GError **error) {
   if (!flags->print_xml && !flags->dry_run)
     return apply (ctl, connection, domain, vm, &scope, flags, &config, error);
 
-  live_changes = scope.live && vm->attached && vm->memory.present && !flags->far_only;
-  live_far_changes = scope.live && vm->have_far;
-  if (!live_changes && !live_far_changes && !(config.before && config_is_changed (&config)))
+  live_changes = scope.live && vm->attached && vm->memory.present && takes_memory (flags);
+  live_far_changes = scope.live && vm->have_far && takes_far (flags);
+  if (scope.live)
+    choose_objects (vm, flags, &objects);
+  if (!live_changes && !live_far_changes && !objects.n && !(config.before && config_is_changed (&config)))
     return nothing (vm, &scope, flags, error);
-  json_result (ctl, vm, &config, live_changes || live_far_changes, TRUE);
+  json_result (ctl, vm, &config, live_changes || live_far_changes || objects.n, TRUE);
   if (flags->print_xml) {
     ctl_json_string (ctl, "xml", config.after);
     ctl_print (ctl, config.after);
@@ -182,6 +275,11 @@ detach (Ctl *ctl, const char *name, const Flags *flags, GError **error) {
   }
   if (live_far_changes)
     ctl_say (ctl, "running VM: unplugs the far disks, if they are empty");
+  if (objects.n) {
+    g_autofree char *names = domain_objects_text (&objects, "', '");
+
+    ctl_say (ctl, "running VM: unplugs object%s '%s'", objects.n == 1 ? "" : "s", names);
+  }
   if (live_changes)
     ctl_say (ctl, "running VM: shrinks it to 0 and unplugs the device; its empty port stays until the VM is shut down");
   for (guint i = 0; config.changes && i < config.changes->len; i++)
@@ -192,8 +290,12 @@ detach (Ctl *ctl, const char *name, const Flags *flags, GError **error) {
 gboolean
 command_detach (Ctl *ctl, int argc, char **argv, GError **error) {
   Flags flags = { .timeout_s = TIMEOUT_DEFAULT_S };
+  g_auto (GStrv) objects = NULL;
   const GOptionEntry entries[] = {
-    { "far", 0, 0, G_OPTION_ARG_NONE, &flags.far_only, "Take only the far disks away", NULL },
+    { "memory", 0, 0, G_OPTION_ARG_NONE, &flags.parts.memory, "Take only the memory device away", NULL },
+    { "far", 0, 0, G_OPTION_ARG_NONE, &flags.parts.far, "… the far disks", NULL },
+    { "object", 0, 0, G_OPTION_ARG_STRING_ARRAY, &objects, "… this object; once for each", "NAME" },
+    { "all-objects", 0, 0, G_OPTION_ARG_NONE, &flags.parts.all_objects, "… all objects", NULL },
     { "live", 0, 0, G_OPTION_ARG_NONE, &flags.live,
       "Take it out of the running VM, which must give back all that it has borrowed; far disks must be empty", NULL },
     { "config", 0, 0, G_OPTION_ARG_NONE, &flags.config, "Take it out of the configuration: from the next start on", NULL },
@@ -210,5 +312,8 @@ command_detach (Ctl *ctl, int argc, char **argv, GError **error) {
                  flags.timeout_s, TIMEOUT_MAX_S);
     return FALSE;
   }
+  if (!object_read_names (ctl->command, objects, &flags.parts.objects, error))
+    return FALSE;
+  flags.all = !flags.parts.memory && !flags.parts.far && !flags.parts.all_objects && !flags.parts.objects.n;
   return detach (ctl, argv[0], &flags, error);
 }

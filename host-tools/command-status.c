@@ -2,6 +2,7 @@
 #include "ctl/term.h"
 #include "ctl/vm-describe.h"
 #include "ctl/vm-far-describe.h"
+#include "ctl/vm-object-describe.h"
 
 #include <unistd.h>
 
@@ -118,6 +119,23 @@ append_far (GString *out, const Vm *vm) {
 }
 
 static void
+append_objects (GString *out, const Vm *vm) {
+  for (unsigned i = 0; i < vm->objects.n; i++) {
+    const VmObjectStatus *status = &vm->object_status[i];
+    g_autofree char *name = g_strdup_printf ("Object %s", vm->objects.items[i].name), *text = vm_object_text (status),
+                    *trouble = vm_object_trouble (status), *deaths = vm_worker_deaths (&status->worker);
+
+    append_field (out, name, "%s", status->known ? text : vm->objects_pending ? "from the next start on" : "read-only");
+    if (deaths)
+      append_field (out, "… restarts", "%s", deaths);
+    if (vm->object_problems[i])
+      append_field (out, "… trouble", "%s", vm->object_problems[i]->message);
+    else if (trouble)
+      append_field (out, "… trouble", "%s", trouble);
+  }
+}
+
+static void
 print_vm (Ctl *ctl, const Vm *vm) {
   g_autoptr (GString) out = g_string_new (NULL);
   g_autofree char *why = vm_explain (vm);
@@ -144,6 +162,7 @@ print_vm (Ctl *ctl, const Vm *vm) {
     append_field (out, "Back-end", "gone");
   if (vm->have_far || vm->far_pending)
     append_far (out, vm);
+  append_objects (out, vm);
   append_field (out, "Why", "%s", why);
   ctl_print (ctl, out->str);
 }

@@ -21,6 +21,7 @@ static const CtlCommand commands[] = {
   { "backend", command_backend, "ACTION [DOMAIN]",
     "Give running domains another back-end process: restart or upgrade, DOMAIN or --all" },
   { "object", command_object, "ACTION [FILE|NAME]", "Import, list, show, verify or remove read-only content that VMs share" },
+  { "donor", command_donor, "[ACTION …]", "Make neighbours known that lend memory: list, add, remove; show and steer what this host lends" },
   { "check", command_check, "[DOMAIN]", "Check whether this host can do it, and say what to do where not" },
 };
 

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "attach/live-far.h"
+#include "attach/live-disk.h"
 #include "attach/live.h"
 #include "ctl/text.h"
 #include "host/launch.h"
 
-#include <libvirt/virterror.h>
 #include <string.h>
 #include <unistd.h>
 
 #define BLOCK_BYTES ((guint64)DOMAIN_BLOCK_BYTES)
+
+static const char THEM[] = "its far disks";
 
 /* ---- what is there ---- */
 
@@ -44,61 +46,20 @@ static gboolean
 set_metadata (const Vm *vm, ctl_domain_t *domain, const char *xml, const DomainFar *far, GError **error) {
   g_autofree char *element = NULL;
 
-  if (!domain_metadata_with_far (xml, far, &element, error)) {
-    vm_prefix_error (vm, error);
-    return FALSE;
-  }
-  if (virDomainSetMetadata (domain, VIR_DOMAIN_METADATA_ELEMENT, element, element ? DOMAIN_METADATA_PREFIX : NULL,
-                            DOMAIN_METADATA_URI, VIR_DOMAIN_AFFECT_LIVE)
-          == 0
-      || (!element && virGetLastErrorCode () == VIR_ERR_NO_DOMAIN_METADATA))
-    return TRUE;
-  ctl_libvirt_error (error, "libvirt", "can't set its live metadata", NULL);
+  if (domain_metadata_with_far (xml, far, &element, error))
+    return live_disks_set_metadata (vm, domain, element, error);
   vm_prefix_error (vm, error);
   return FALSE;
 }
 
-/* Asks the guest for them. Once only: a second request takes back the first one, as a second push of a slot's button does; QEMU
- * refuses it for some time. */
-static gboolean
-ask_for (const Vm *vm, ctl_domain_t *domain, const gboolean *there, GError **error) {
-  g_autofree char *object = g_strdup_printf ("domain '%s'", vm->label);
-
-  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
-    g_autofree char *alias = domain_far_alias (tier);
-
-    if (!there[tier] || virDomainDetachDeviceAlias (domain, alias, VIR_DOMAIN_AFFECT_LIVE) == 0
-        || virGetLastErrorCode () == VIR_ERR_DEVICE_MISSING || strstr (virGetLastErrorMessage (), "in the process of unplug"))
-      continue;
-    return ctl_libvirt_error (error, object, "not detached: libvirt can't unplug a far disk", "see that QEMU still runs");
-  }
-  return TRUE;
-}
-
-/* Asks for the ones that are there, and waits until the guest has let go of all. FALSE without error: it did not in that time,
- * or there was an interrupt. */
+/* As live_disks_take_out. */
 static gboolean
 take_out (Ctl *ctl, const Vm *vm, ctl_domain_t *domain, GError **error) {
-  const gint64 deadline = g_get_monotonic_time () + LIVE_LET_GO_TIMEOUT_MS * (gint64)1000;
-  g_autoptr (CtlProgress) progress = ctl_progress_new (ctl, vm->label);
-  gboolean asked = FALSE;
+  g_autoptr (GPtrArray) aliases = g_ptr_array_new_with_free_func (g_free);
 
-  for (;;) {
-    g_autofree char *xml = ctl_domain_xml (domain, 0, error);
-    gboolean there[DOMAIN_FAR_TIERS];
-
-    if (!xml)
-      return FALSE;
-    if (domain_far_there (xml, there) == 0)
-      return TRUE;
-    if (!asked && !ask_for (vm, domain, there, error))
-      return FALSE;
-    asked = TRUE;
-    if (ctl_interrupted (ctl) || g_get_monotonic_time () > deadline)
-      return FALSE;
-    ctl_progress_show (progress, -1, "waiting for the guest to let go of its far disks");
-    ctl_wait (ctl, -1, LIVE_LET_GO_POLL_MS);
-  }
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
+    g_ptr_array_add (aliases, domain_far_alias (tier));
+  return live_disks_take_out (ctl, vm, domain, aliases, THEM, error);
 }
 
 /* ---- plug ---- */
@@ -229,11 +190,7 @@ empty_and_take_out (Ctl *ctl, Vm *vm, ctl_domain_t *domain, const gboolean *ther
   if (reason)
     g_propagate_error (error, g_steal_pointer (&reason));
   else if (!ok)
-    g_set_error (error, CTL_ERROR, CTL_ERROR_INCOMPLETE, "domain '%s': not detached: %s; %s", vm->label,
-                 ctl->interrupted ? "it was not waited for the guest to let go of its far disks"
-                                  : "the guest did not let go of its far disks within 30 s",
-                 ctl->interrupted ? "do it again"
-                                  : "see that it is up, not paused, and has PCI hot-plug (pciehp), then do it again");
+    live_disks_not_let_go (ctl, vm, THEM, error);
   return ok;
 }
 

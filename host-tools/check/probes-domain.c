@@ -7,7 +7,9 @@
 #include "ctl/text.h"
 #include "ctl/vm-describe.h"
 #include "ctl/vm-far-describe.h"
+#include "ctl/vm-object-describe.h"
 
+#include <errno.h>
 #include <libvirt/virterror.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,6 +27,24 @@ domain_runs (Check *check, const char *uuid) {
 }
 
 static unsigned
+stray_objects (Check *check, const char *uuid, const DomainObjects *objects) {
+  unsigned n = 0;
+
+  for (unsigned i = 0; i < objects->n; i++) {
+    const char *name = objects->items[i].name;
+    const pid_t pid = launch_object_pid (uuid, name);
+    g_autofree char *advice = g_strdup_printf ("kill %d", (int)pid);
+
+    if (!pid)
+      continue;
+    n++;
+    check_todo (check, advice, "domybs-far process %d for object '%s' is for no running VM of this libvirt (UUID %s)", (int)pid,
+                name, uuid);
+  }
+  return n;
+}
+
+static unsigned
 look_at_folders (Check *check) {
   g_autofree char *vms = g_build_filename (launch_rundir (), "vm", NULL);
   g_autoptr (GDir) folders = g_dir_open (vms, 0, NULL);
@@ -32,13 +52,17 @@ look_at_folders (Check *check) {
   const char *uuid;
 
   while (folders && (uuid = g_dir_read_name (folders))) {
+    DomainObjects objects;
     pid_t pid, far_pid;
+    unsigned others;
 
     if (!g_uuid_string_is_valid (uuid) || domain_runs (check, uuid) != 0)
       continue;
     strays++;
     pid = launch_pid (uuid);
     far_pid = launch_far_pid (uuid);
+    launch_object_list (uuid, &objects);
+    others = stray_objects (check, uuid, &objects);
     if (far_pid) {
       g_autofree char *advice = g_strdup_printf ("kill %d", (int)far_pid);
 
@@ -48,7 +72,7 @@ look_at_folders (Check *check) {
       g_autofree char *advice = g_strdup_printf ("kill %d", (int)pid);
 
       check_todo (check, advice, "back-end process %d is for no running VM of this libvirt (UUID %s)", (int)pid, uuid);
-    } else if (!far_pid) {
+    } else if (!far_pid && !others) {
       check_note (check, "it goes with the VM's next start; or remove it",
                   "the folder %s/%s is left over from a VM that does not run", vms, uuid);
     }
@@ -98,22 +122,20 @@ look_at_worker (Check *check, const Vm *vm) {
   return 0;
 }
 
-/* What is worth a note of a domybs-far that is well. */
+/* What is worth a note of a domybs-far that is well; what: "domybs-far". */
 static void
-note_far (Check *check, const Vm *vm) {
-  const VmWorker *worker = &vm->far_status.worker;
+note_far (Check *check, const Vm *vm, const VmWorker *worker, const char *what, const char *log_path) {
   g_autofree char *deaths = vm_worker_deaths (worker);
 
   if (deaths) {
-    g_autofree char *path = vm_far_log_path (vm),
-                    *log = g_strdup_printf ("its guest noticed nothing but delays; %s may say why", path);
+    g_autofree char *log = g_strdup_printf ("its guest noticed nothing but delays; %s may say why", log_path);
 
-    check_note (check, log, "domain '%s': domybs-far: %s", vm->label, deaths);
+    check_note (check, log, "domain '%s': %s: %s", vm->label, what, deaths);
   }
   if (worker->version && strcmp (worker->version, DOMYBS_VERSION) != 0) {
     g_autofree char *upgrade = g_strdup_printf ("domybsctl backend upgrade %s", vm->word);
 
-    check_note (check, upgrade, "domain '%s': its domybs-far is of version %s, not of this one, " DOMYBS_VERSION, vm->label,
+    check_note (check, upgrade, "domain '%s': its %s is of version %s, not of this one, " DOMYBS_VERSION, vm->label, what,
                 worker->version);
   }
 }
@@ -125,8 +147,11 @@ look_at_far (Check *check, const Vm *vm) {
   char *next = trouble ? strstr (trouble, "; ") : NULL;
 
   if (!trouble) {
-    if (vm->have_far_status)
-      note_far (check, vm);
+    if (vm->have_far_status) {
+      g_autofree char *log_path = vm_far_log_path (vm);
+
+      note_far (check, vm, &vm->far_status.worker, "domybs-far", log_path);
+    }
     return 0;
   }
   if (geteuid () != 0 && vm->far_problem) {
@@ -137,6 +162,33 @@ look_at_far (Check *check, const Vm *vm) {
     *next = 0;
   check_todo (check, next ? next + 2 : NULL, "domain '%s': %s", vm->label, trouble);
   return 1;
+}
+
+static unsigned
+look_at_objects (Check *check, const Vm *vm) {
+  unsigned wrong = 0;
+
+  for (unsigned i = 0; i < vm->objects.n; i++) {
+    g_autofree char *trouble = vm_object_trouble_of (vm, i), *log_path = vm_object_log_path (vm, i),
+                    *what = g_strdup_printf ("domybs-far for object '%s'", vm->objects.items[i].name);
+    char *next = trouble ? strstr (trouble, "; ") : NULL;
+
+    if (!vm_object_is_served (vm, i))
+      continue;
+    if (!trouble) {
+      note_far (check, vm, &vm->object_status[i].worker, what, log_path);
+      continue;
+    }
+    if (geteuid () != 0 && vm->object_problems[i]) {
+      check_note (check, "run it as root to be sure", "domain '%s': its %s can't be asked by this user", vm->label, what);
+      continue;
+    }
+    if (next)
+      *next = 0;
+    check_todo (check, next ? next + 2 : NULL, "domain '%s': %s", vm->label, trouble);
+    wrong++;
+  }
+  return wrong;
 }
 
 static unsigned
@@ -153,7 +205,7 @@ look_at_vms (Check *check, unsigned *ret_running) {
   for (guint i = 0; i < vms->len; i++) {
     const Vm *vm = vms->pdata[i];
 
-    wrong += look_at_far (check, vm);
+    wrong += look_at_far (check, vm) + look_at_objects (check, vm);
     if (vm->id < 0 || !vm->attached || !vm->memory.present)
       continue;
     ++*ret_running;
@@ -194,6 +246,21 @@ split_finding (Check *check, const char *label, const GError *error) {
   check_todo (check, next ? next + 2 : NULL, "domain '%s': %s", label, cause);
 }
 
+/* The objects that it is to have with its next start. */
+static void
+look_at_object_files (Check *check, const char *label, const DomainObjects *objects) {
+  for (unsigned i = 0; i < objects->n; i++) {
+    const char *name = objects->items[i].name;
+    g_autofree char *path = launch_object_path (name),
+                    *advice = g_strdup_printf ("domybsctl object import FILE --name %s", name);
+
+    if (access (path, F_OK) < 0 && errno == ENOENT)
+      check_todo (check, advice, "domain '%s': object '%s' in its configuration is not on this host", label, name);
+    else
+      check_ok (check, "domain '%s': has object '%s' in its configuration", label, name);
+  }
+}
+
 /* With the least window, so that only what is in the way of any shows. */
 static void
 look_at_config (Check *check, const char *label, const char *xml) {
@@ -204,6 +271,7 @@ look_at_config (Check *check, const char *label, const char *xml) {
   g_autofree char *after = NULL;
   g_auto (DomainFar) far = { 0 };
   unsigned queues[DOMAIN_FAR_TIERS];
+  DomainObjects objects;
   DomainMemory memory;
 
   if (domain_read_far (xml, &far, queues, NULL)) {
@@ -218,6 +286,8 @@ look_at_config (Check *check, const char *label, const char *xml) {
       check_note (check, "make room there, or watch it with 'df'", "domain '%s': %s", label, warning);
   }
 
+  if (domain_read_objects (xml, &objects, NULL))
+    look_at_object_files (check, label, &objects);
   if (domain_read_memory (xml, &memory, &error)) {
     g_autofree char *window = text_size (memory.window_bytes), *local_max = text_size (memory.local_max_bytes);
 

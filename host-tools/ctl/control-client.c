@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "ctl/control-client.h"
 #include "error.h"
+#include "host/launch.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -22,7 +23,7 @@
 
 struct ControlClient {
   char *path;
-  gboolean is_far; /* a domybs-far is to listen there, else a back-end */
+  const char *program; /* that is to listen there: static */
   int fd;
   gboolean greeted;
   gboolean hung_up; /* why the last step failed: the connection ended */
@@ -40,7 +41,7 @@ struct ControlClient {
 /* In messages: "its %s …". */
 static const char *
 who (const ControlClient *client) {
-  return client->is_far ? "domybs-far" : "back-end";
+  return strcmp (client->program, "domybs-backend") == 0 ? "back-end" : client->program;
 }
 
 static gint64
@@ -194,7 +195,8 @@ client_new (const char *path) {
   ControlClient *client = g_new0 (ControlClient, 1);
 
   client->path = g_strdup (path);
-  client->is_far = g_str_has_suffix (path, "/far-control.sock");
+  client->program = g_str_has_suffix (path, "/far-control.sock") || g_str_has_suffix (path, LAUNCH_OBJECT_CONTROL_SUFFIX) ? "domybs-far"
+                                                                                                                          : "domybs-backend";
   client->in = g_string_new (NULL);
   g_queue_init (&client->events);
   client->fd = -1;
@@ -248,13 +250,12 @@ send_command (ControlClient *client, const char *command, JsonObject *arguments,
 static gboolean
 take_greeting (ControlClient *client, JsonObject *line, GError **error) {
   JsonObject *greeting = get_object (line, "domybs");
-  const char *why = get_string (get_object (line, "error"), "desc"), *program;
+  const char *why = get_string (get_object (line, "error"), "desc");
 
   if (why)
     return fail (error, "its %s refuses the connection: %s", who (client), why);
-  program = client->is_far ? "domybs-far" : "domybs-backend";
-  if (!greeting || g_strcmp0 (get_string (greeting, "program"), program) != 0)
-    return fail (error, "what listens at its control socket is no %s; end it", program);
+  if (!greeting || g_strcmp0 (get_string (greeting, "program"), client->program) != 0)
+    return fail (error, "what listens at its control socket is no %s; end it", client->program);
   if (get_int (greeting, "protocol") != PROTOCOL)
     return fail (error, "its %s speaks another protocol than this domybsctl (%d); use the domybsctl of its version (%s)",
                  who (client), PROTOCOL, get_string (greeting, "version") ? get_string (greeting, "version") : "unknown");
@@ -382,6 +383,14 @@ ControlClient *
 control_client_new (const char *path, int timeout_ms, GError **error) {
   g_autoptr (ControlClient) client = client_new (path);
 
+  return meet (client, now_ms () + timeout_ms, error) ? g_steal_pointer (&client) : NULL;
+}
+
+ControlClient *
+control_client_new_of (const char *path, const char *program, int timeout_ms, GError **error) {
+  g_autoptr (ControlClient) client = client_new (path);
+
+  client->program = program;
   return meet (client, now_ms () + timeout_ms, error) ? g_steal_pointer (&client) : NULL;
 }
 

@@ -26,6 +26,8 @@ typedef struct ControlClient ControlClient;
 
 /* Connects and reads the greeting, which must be a domybs-backend's; at a path that ends with /far-control.sock, a domybs-far's. */
 ControlClient *control_client_new (const char *path, int timeout_ms, GError **error);
+/* The same where the path says nothing: program, a static string, is to be there. */
+ControlClient *control_client_new_of (const char *path, const char *program, int timeout_ms, GError **error);
 void control_client_free (ControlClient *client);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (ControlClient, control_client_free)
 

@@ -165,6 +165,7 @@ gboolean command_backend (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_blocks (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_check (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_detach (Ctl *ctl, int argc, char **argv, GError **error);
+gboolean command_donor (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_grow (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_list (Ctl *ctl, int argc, char **argv, GError **error);
 gboolean command_object (Ctl *ctl, int argc, char **argv, GError **error);

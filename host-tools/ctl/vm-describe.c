@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "ctl/vm-describe.h"
 #include "ctl/vm-far-describe.h"
+#include "ctl/vm-object-describe.h"
 #include "ctl/resize.h"
 
 #include <stdio.h>
@@ -110,6 +111,21 @@ explain_far (const Vm *vm) {
   return g_strdup ("The guest's own kernel decides what goes to its far disks, once they are its swap (domybs-swap).");
 }
 
+/* Of a VM that has nothing but objects. */
+static char *
+explain_objects (const Vm *vm) {
+  g_autofree char *trouble = vm_objects_trouble (vm);
+
+  if (trouble)
+    return g_strdup_printf ("Its objects are in trouble: %s.", trouble);
+  if (vm->objects_pending)
+    return g_strdup ("Its objects come with the next start.");
+  if (vm->id < 0)
+    return g_strdup ("It is not running; its objects come with the next start.");
+  return g_strdup_printf ("The guest reads its objects as read-only disks: /dev/disk/by-id/virtio-domybs-%s and so on.",
+                          vm->objects.items[0].name);
+}
+
 char *
 vm_explain (const Vm *vm) {
   g_autofree char *trouble = NULL;
@@ -118,6 +134,8 @@ vm_explain (const Vm *vm) {
     return g_strdup_printf ("Not known: %s.", vm->problem->message);
   if (!vm->attached && !vm->pending && (vm->have_far || vm->far_pending))
     return explain_far (vm);
+  if (!vm->attached && !vm->pending && (vm->have_objects || vm->objects_pending))
+    return explain_objects (vm);
   if (vm->pending)
     return g_strdup_printf (
         "The memory device comes with the next start; 'domybsctl attach %s --live' plugs it in now where that is possible.",
@@ -163,7 +181,7 @@ driver_text (const Vm *vm) {
 }
 
 static void
-add_row (TextTable *table, const Vm *vm, gboolean with_far) {
+add_row (TextTable *table, const Vm *vm, gboolean with_far, gboolean with_objects) {
   const VmStatus *status = vm->have_status ? &vm->status : NULL;
   const gboolean known = vm->attached || vm->pending;
   g_autofree char *window = short_size (known ? vm->memory.window_bytes : VM_UNKNOWN);
@@ -172,28 +190,41 @@ add_row (TextTable *table, const Vm *vm, gboolean with_far) {
   g_autofree char *target = status && !status->have_target
                                 ? g_strdup ("auto")
                                 : short_size (status ? bytes (vm, status->target_blocks) : VM_UNKNOWN);
-  g_autofree char *used = short_size (status ? status->memfd_bytes : VM_UNKNOWN), *far = vm_far_cell (vm);
+  g_autofree char *used = short_size (status ? status->memfd_bytes : VM_UNKNOWN), *far = vm_far_cell (vm),
+                  *objects = vm_objects_cell (vm);
+  const char *rest[3] = { NULL };
+  unsigned n = 0;
 
   if (with_far)
-    text_table_add (table, vm->name, vm_state_text (vm->state), window, max, granted, target, used, far, driver_text (vm),
-                    NULL);
-  else
-    text_table_add (table, vm->name, vm_state_text (vm->state), window, max, granted, target, used, driver_text (vm), NULL);
+    rest[n++] = far;
+  if (with_objects)
+    rest[n++] = objects;
+  rest[n++] = driver_text (vm);
+  text_table_add (table, vm->name, vm_state_text (vm->state), window, max, granted, target, used, rest[0], rest[1], rest[2],
+                  NULL);
 }
 
 TextTable *
 vm_table_new (GPtrArray *vms) {
-  static const char *const heads[] = { "NAME", "STATE", ">WINDOW", ">MAX", ">GRANTED", ">TARGET", ">USED", "DRIVER", NULL },
-                           *const heads_far[]
-                           = { "NAME", "STATE", ">WINDOW", ">MAX", ">GRANTED", ">TARGET", ">USED", ">FAR", "DRIVER", NULL };
-  gboolean far = FALSE;
+  const char *heads[11] = { "NAME", "STATE", ">WINDOW", ">MAX", ">GRANTED", ">TARGET", ">USED" };
+  gboolean far = FALSE, objects = FALSE;
+  unsigned n = 7;
   TextTable *table;
 
+  for (unsigned i = 0; i < vms->len; i++) {
+    const Vm *vm = vms->pdata[i];
+
+    far |= vm->have_far || vm->far_pending;
+    objects |= vm->objects.n != 0;
+  }
+  if (far)
+    heads[n++] = ">FAR";
+  if (objects)
+    heads[n++] = "OBJECTS";
+  heads[n] = "DRIVER";
+  table = text_table_new (heads);
   for (unsigned i = 0; i < vms->len; i++)
-    far |= ((const Vm *)vms->pdata[i])->have_far || ((const Vm *)vms->pdata[i])->far_pending;
-  table = text_table_new (far ? heads_far : heads);
-  for (unsigned i = 0; i < vms->len; i++)
-    add_row (table, vms->pdata[i], far);
+    add_row (table, vms->pdata[i], far, objects);
   return table;
 }
 
@@ -210,6 +241,8 @@ vm_warn (Ctl *ctl, GPtrArray *vms) {
 
     if (!trouble)
       trouble = vm_far_trouble (vm);
+    if (!trouble)
+      trouble = vm_objects_trouble (vm);
     if (trouble && n++ < WARNINGS_MAX)
       ctl_warn (ctl, "domain '%s': %s", vm->label, trouble);
   }
@@ -227,8 +260,8 @@ json_size (Ctl *ctl, const char *name, guint64 value) {
     ctl_json_bytes (ctl, name, value);
 }
 
-static void
-json_worker (Ctl *ctl, const VmWorker *worker) {
+void
+vm_json_worker (Ctl *ctl, const VmWorker *worker) {
   JsonBuilder *builder = ctl_json (ctl);
 
   json_builder_set_member_name (builder, "worker");
@@ -276,7 +309,7 @@ json_backend (Ctl *ctl, const Vm *vm) {
   json_size (ctl, "audit-punched-bytes", status->audit_punched_bytes);
   ctl_json_string (ctl, "refused-reason", status->refused_reason);
   json_size (ctl, "refused-age-ms", status->refused_reason ? status->refused_age_ms : VM_UNKNOWN);
-  json_worker (ctl, &status->worker);
+  vm_json_worker (ctl, &status->worker);
   json_builder_end_object (builder);
 }
 
@@ -324,8 +357,8 @@ json_memory (Ctl *ctl, const Vm *vm) {
   json_builder_end_object (builder);
 }
 
-static void
-json_error (Ctl *ctl, const GError *error) {
+void
+vm_json_error (Ctl *ctl, const GError *error) {
   JsonBuilder *builder = ctl_json (ctl);
 
   json_builder_set_member_name (builder, "problem");
@@ -357,8 +390,8 @@ json_far (Ctl *ctl, const Vm *vm) {
   ctl_json_bool (ctl, "pending", vm->far_pending);
   json_builder_set_member_name (builder, "disks");
   vm_far_json_disks (ctl, vm);
-  json_worker (ctl, &vm->far_status.worker);
-  json_error (ctl, vm->far_problem);
+  vm_json_worker (ctl, &vm->far_status.worker);
+  vm_json_error (ctl, vm->far_problem);
   json_builder_end_object (builder);
 }
 
@@ -384,7 +417,11 @@ vm_json (Ctl *ctl, const Vm *vm) {
   ctl_json_bool (ctl, "backend-gone", vm->gone);
   json_guest (ctl, vm);
   json_far (ctl, vm);
-  json_error (ctl, vm->problem);
+  if (vm->objects.n) {
+    json_builder_set_member_name (builder, "objects");
+    vm_objects_json (ctl, vm);
+  }
+  vm_json_error (ctl, vm->problem);
   json_builder_end_object (builder);
 }
 

@@ -23,6 +23,10 @@ TextTable *vm_table_new (GPtrArray *vms);
  * --json, which has it in the objects. */
 void vm_warn (Ctl *ctl, GPtrArray *vms);
 
+/* Members "worker" and "problem" (NULL: none) of json.md. */
+void vm_json_worker (Ctl *ctl, const VmWorker *worker);
+void vm_json_error (Ctl *ctl, const GError *error);
+
 /* A "domain" object of json.md, as the next value (after a member name, or in an array). */
 void vm_json (Ctl *ctl, const Vm *vm);
 

@@ -15,15 +15,15 @@ nonsense (GError **error, const char *what) {
   return FALSE;
 }
 
-static JsonObject *
-get_object (JsonObject *object, const char *name) {
+JsonObject *
+vm_json_object (JsonObject *object, const char *name) {
   JsonNode *node = object ? json_object_get_member (object, name) : NULL;
 
   return node && JSON_NODE_HOLDS_OBJECT (node) ? json_node_get_object (node) : NULL;
 }
 
-static guint64
-get_count (JsonObject *object, const char *name) {
+guint64
+vm_json_count (JsonObject *object, const char *name) {
   JsonNode *node = object ? json_object_get_member (object, name) : NULL;
   gint64 value;
 
@@ -33,8 +33,8 @@ get_count (JsonObject *object, const char *name) {
   return value >= 0 && (guint64)value <= COUNT_MAX ? (guint64)value : VM_UNKNOWN;
 }
 
-static char *
-get_text (JsonObject *object, const char *name) {
+char *
+vm_json_text (JsonObject *object, const char *name) {
   JsonNode *node = json_object_get_member (object, name);
 
   return node && JSON_NODE_HOLDS_VALUE (node) && json_node_get_value_type (node) == G_TYPE_STRING
@@ -42,8 +42,8 @@ get_text (JsonObject *object, const char *name) {
              : NULL;
 }
 
-static gboolean
-get_bool (JsonObject *object, const char *name) {
+gboolean
+vm_json_bool (JsonObject *object, const char *name) {
   JsonNode *node = json_object_get_member (object, name);
 
   return node && JSON_NODE_HOLDS_VALUE (node) && json_node_get_value_type (node) == G_TYPE_BOOLEAN
@@ -61,40 +61,40 @@ is_false (JsonObject *object, const char *name) {
 
 static void
 read_disk (JsonObject *object, VmFarDisk *disk) {
-  JsonObject *pages = get_object (object, "pages"), *reads = get_object (object, "read-latency-us"),
-             *writes = get_object (object, "write-latency-us"), *wear = get_object (object, "wear");
+  JsonObject *pages = vm_json_object (object, "pages"), *reads = vm_json_object (object, "read-latency-us"),
+             *writes = vm_json_object (object, "write-latency-us"), *wear = vm_json_object (object, "wear");
 
   *disk = (VmFarDisk){
     .there = TRUE,
-    .connected = get_bool (object, "connected"),
+    .connected = vm_json_bool (object, "connected"),
     .unreachable = is_false (object, "storage-reachable"),
-    .size_bytes = get_count (object, "size-bytes"),
-    .same_pages = get_count (pages, "same"),
-    .raw_pages = get_count (pages, "raw"),
-    .packed_pages = get_count (pages, "packed"),
-    .lost_pages = get_count (pages, "lost"),
-    .stored_bytes = get_count (object, "stored-bytes"),
-    .blocks_in_use = get_count (object, "blocks-in-use"),
-    .waiting = get_count (object, "waiting"),
-    .oldest_wait_ms = get_count (object, "oldest-wait-ms"),
-    .reads = get_count (object, "reads"),
-    .writes = get_count (object, "writes"),
-    .discards = get_count (object, "discards"),
-    .errors = get_count (object, "errors"),
-    .damaged_pages = get_count (object, "damaged-pages"),
-    .read_p50_us = get_count (reads, "p50"),
-    .read_p99_us = get_count (reads, "p99"),
-    .write_p50_us = get_count (writes, "p50"),
-    .write_p99_us = get_count (writes, "p99"),
-    .prefetched_pages = get_count (object, "prefetched-pages"),
-    .prefetch_used_pages = get_count (object, "prefetch-used-pages"),
-    .prefetch_wasted_pages = get_count (object, "prefetch-wasted-pages"),
-    .reserve_blocks = get_count (object, "reserve-blocks"),
-    .reserved_blocks = get_count (object, "reserved-blocks"),
-    .held = wear && get_bool (wear, "held"),
-    .wear_left_bytes = get_count (wear, "left-bytes"),
-    .held_ms = get_count (wear, "held-ms"),
-    .storage = get_text (object, "storage"),
+    .size_bytes = vm_json_count (object, "size-bytes"),
+    .same_pages = vm_json_count (pages, "same"),
+    .raw_pages = vm_json_count (pages, "raw"),
+    .packed_pages = vm_json_count (pages, "packed"),
+    .lost_pages = vm_json_count (pages, "lost"),
+    .stored_bytes = vm_json_count (object, "stored-bytes"),
+    .blocks_in_use = vm_json_count (object, "blocks-in-use"),
+    .waiting = vm_json_count (object, "waiting"),
+    .oldest_wait_ms = vm_json_count (object, "oldest-wait-ms"),
+    .reads = vm_json_count (object, "reads"),
+    .writes = vm_json_count (object, "writes"),
+    .discards = vm_json_count (object, "discards"),
+    .errors = vm_json_count (object, "errors"),
+    .damaged_pages = vm_json_count (object, "damaged-pages"),
+    .read_p50_us = vm_json_count (reads, "p50"),
+    .read_p99_us = vm_json_count (reads, "p99"),
+    .write_p50_us = vm_json_count (writes, "p50"),
+    .write_p99_us = vm_json_count (writes, "p99"),
+    .prefetched_pages = vm_json_count (object, "prefetched-pages"),
+    .prefetch_used_pages = vm_json_count (object, "prefetch-used-pages"),
+    .prefetch_wasted_pages = vm_json_count (object, "prefetch-wasted-pages"),
+    .reserve_blocks = vm_json_count (object, "reserve-blocks"),
+    .reserved_blocks = vm_json_count (object, "reserved-blocks"),
+    .held = wear && vm_json_bool (wear, "held"),
+    .wear_left_bytes = vm_json_count (wear, "left-bytes"),
+    .held_ms = vm_json_count (wear, "held-ms"),
+    .storage = vm_json_text (object, "storage"),
   };
 }
 
@@ -102,7 +102,7 @@ gboolean
 vm_far_read (JsonObject *answer, VmFarStatus *ret_status, GError **error) {
   JsonNode *node = json_object_get_member (answer, "disks");
   JsonArray *disks = node && JSON_NODE_HOLDS_ARRAY (node) ? json_node_get_array (node) : NULL;
-  VmFarStatus status = { .pid = get_count (answer, "pid") };
+  VmFarStatus status = { .pid = vm_json_count (answer, "pid") };
   unsigned n = 0;
 
   for (guint i = 0; disks && i < json_array_get_length (disks); i++) {
@@ -111,7 +111,7 @@ vm_far_read (JsonObject *answer, VmFarStatus *ret_status, GError **error) {
 
     if (!JSON_NODE_HOLDS_OBJECT (element))
       continue;
-    tier = get_text (json_node_get_object (element), "tier");
+    tier = vm_json_text (json_node_get_object (element), "tier");
     for (DomainFarTier k = 0; tier && k < DOMAIN_FAR_TIERS; k++)
       if (strcmp (tier, domain_far_tier_name (k)) == 0 && !status.disks[k].there) {
         read_disk (json_node_get_object (element), &status.disks[k]);

@@ -6,6 +6,13 @@
 #include "ctl/vm-status.h"
 #include "domain/domain.h"
 
+/* Members of an answer, which may hold anything: VM_UNKNOWN, NULL or FALSE for what is not there or of another type. Counts are
+ * such that sums of them in bytes do not overflow. The first two take NULL for the object. */
+guint64 vm_json_count (JsonObject *object, const char *name);
+JsonObject *vm_json_object (JsonObject *object, const char *name);
+gboolean vm_json_bool (JsonObject *object, const char *name);
+char *vm_json_text (JsonObject *object, const char *name); /* to be freed */
+
 /* Figures that an answer lacks are VM_UNKNOWN. */
 typedef struct {
   gboolean there;

@@ -12,6 +12,11 @@ vm_free (Vm *vm) {
   vm_status_clear (&vm->status);
   domain_far_clear (&vm->far);
   vm_far_clear (&vm->far_status);
+  for (unsigned i = 0; i < DOMAIN_OBJECTS_MAX; i++) {
+    vm_object_clear (&vm->object_status[i]);
+    g_clear_error (&vm->object_problems[i]);
+  }
+  g_free (vm->dac_label);
   g_clear_error (&vm->far_problem);
   g_clear_error (&vm->problem);
   g_free (vm);
@@ -90,8 +95,10 @@ read_memory (Vm *vm, ctl_domain_t *domain, GError **error) {
   if (!xml)
     return FALSE;
   *(pending ? &vm->pending : &vm->attached) = domain_read_memory (xml, &vm->memory, &vm->problem);
-  *(pending ? &vm->far_pending : &vm->have_far)
-      = !vm->problem && domain_read_far (xml, &vm->far, queues, &vm->problem);
+  *(pending ? &vm->far_pending : &vm->have_far) = !vm->problem && domain_read_far (xml, &vm->far, queues, &vm->problem);
+  *(pending ? &vm->objects_pending : &vm->have_objects) = !vm->problem && domain_read_objects (xml, &vm->objects, &vm->problem);
+  if (vm->objects.n)
+    vm->dac_label = domain_read_dac_label (xml);
   free (xml);
   return TRUE;
 }
@@ -232,16 +239,80 @@ ask_all_far (Vm **vms, unsigned n) {
   }
 }
 
+/* ---- objects ---- */
+
+gboolean
+vm_object_is_served (const Vm *vm, unsigned number) {
+  return vm->have_objects && vm->id >= 0 && number < vm->objects.n && vm->objects.items[number].queues;
+}
+
+char *
+vm_object_log_path (const Vm *vm, unsigned number) {
+  const DomainIdentity identity = { vm->name, vm->uuid, vm->id };
+
+  return launch_object_log_path (&identity, vm->objects.items[number].name);
+}
+
+void
+vm_object_gone_error (const Vm *vm, unsigned number, GError **error) {
+  g_autofree char *log = vm_object_log_path (vm, number);
+
+  g_set_error (
+      error, CTL_ERROR, CTL_ERROR_ACCESS,
+      "its domybs-far for object '%s' is gone, and the guest waits for what it reads there; 'domybsctl backend restart "
+      "%s' starts another one, %s may say what happened",
+      vm->objects.items[number].name, vm->word, log);
+}
+
+static void
+take_object_answer (Vm *vm, unsigned number, const char *path, JsonObject *answer, GError *error) {
+  GError **problem = &vm->object_problems[number];
+
+  if (answer) {
+    vm_object_read (answer, vm->objects.items[number].name, &vm->object_status[number], problem);
+  } else if (control_client_nobody (path)) {
+    vm_object_gone_error (vm, number, problem);
+    g_error_free (error);
+  } else {
+    *problem = error;
+  }
+}
+
+static void
+ask_all_objects (Vm **vms, unsigned n) {
+  g_autofree char **paths = g_new0 (char *, n *DOMAIN_OBJECTS_MAX);
+  g_autofree JsonObject **answers = g_new0 (JsonObject *, n * DOMAIN_OBJECTS_MAX);
+  g_autofree GError **errors = g_new0 (GError *, n * DOMAIN_OBJECTS_MAX);
+  gboolean any = FALSE;
+
+  for (unsigned i = 0; i < n; i++)
+    for (unsigned k = 0; k < vms[i]->objects.n; k++)
+      if (vm_object_is_served (vms[i], k)) {
+        paths[i * DOMAIN_OBJECTS_MAX + k] = launch_object_control_path (vms[i]->uuid, vms[i]->objects.items[k].name);
+        any = TRUE;
+      }
+  if (any)
+    control_client_gather ((const char *const *)paths, n * DOMAIN_OBJECTS_MAX, "status", VM_GATHER_MS, answers, errors);
+  for (unsigned i = 0; i < n * DOMAIN_OBJECTS_MAX; i++) {
+    if (paths[i])
+      take_object_answer (vms[i / DOMAIN_OBJECTS_MAX], i % DOMAIN_OBJECTS_MAX, paths[i], answers[i], errors[i]);
+    g_clear_pointer (&answers[i], json_object_unref);
+    g_free (paths[i]);
+  }
+}
+
 void
 vm_ask (Vm *vm) {
   ask_all (&vm, 1);
   ask_all_far (&vm, 1);
+  ask_all_objects (&vm, 1);
 }
 
 void
 vm_ask_all (GPtrArray *vms) {
   ask_all ((Vm **)vms->pdata, vms->len);
   ask_all_far ((Vm **)vms->pdata, vms->len);
+  ask_all_objects ((Vm **)vms->pdata, vms->len);
 }
 
 static int
@@ -266,7 +337,9 @@ vm_gather (ctl_connect_t *connection, gboolean all, GError **error) {
     g_autoptr (GError) reason = NULL;
     g_autoptr (Vm) vm = ok ? vm_read (domains[i], &reason) : NULL;
 
-    if (vm && (all || vm->attached || vm->pending || vm->have_far || vm->far_pending || vm->problem))
+    if (vm
+        && (all || vm->attached || vm->pending || vm->have_far || vm->far_pending || vm->have_objects || vm->objects_pending
+            || vm->problem))
       g_ptr_array_add (vms, g_steal_pointer (&vm));
     else if (reason && !g_error_matches (reason, CTL_ERROR, CTL_ERROR_NOT_FOUND)) {
       g_propagate_error (error, g_steal_pointer (&reason));
@@ -343,6 +416,21 @@ vm_connect_far (const Vm *vm, GError **error) {
   if (control_client_nobody (path)) {
     g_clear_error (error);
     vm_far_gone_error (vm, error);
+  }
+  vm_prefix_error (vm, error);
+  return NULL;
+}
+
+ControlClient *
+vm_connect_object (const Vm *vm, unsigned number, GError **error) {
+  g_autofree char *path = launch_object_control_path (vm->uuid, vm->objects.items[number].name);
+  ControlClient *client = control_client_new (path, CONTROL_CLIENT_TIMEOUT_MS, error);
+
+  if (client)
+    return client;
+  if (control_client_nobody (path)) {
+    g_clear_error (error);
+    vm_object_gone_error (vm, number, error);
   }
   vm_prefix_error (vm, error);
   return NULL;

@@ -6,6 +6,7 @@
 #include "ctl/control-client.h"
 #include "ctl/ctl.h"
 #include "ctl/vm-far.h"
+#include "ctl/vm-object.h"
 #include "domain/domain.h"
 #include "ctl/vm-status.h"
 
@@ -18,15 +19,21 @@ typedef struct {
   const char *word;  /* … and quoted for a shell where it needs that, for commands in messages */
   int id;            /* of a running one, else −1 */
   VmState state;
-  gboolean attached;    /* the device is in the XML that is in force now */
-  gboolean pending;     /* … or only in the configuration: from the next start on */
-  DomainMemory memory;  /* of either */
-  gboolean have_far;    /* the same for far disks */
+  gboolean attached;   /* the device is in the XML that is in force now */
+  gboolean pending;    /* … or only in the configuration: from the next start on */
+  DomainMemory memory; /* of either */
+  gboolean have_far;   /* the same for far disks */
   gboolean far_pending;
   DomainFar far;
-  gboolean have_far_status; /* its domybs-far answered */
+  gboolean have_objects; /* … and for objects */
+  gboolean objects_pending;
+  DomainObjects objects;
+  VmObjectStatus object_status[DOMAIN_OBJECTS_MAX]; /* of each: what its domybs-far says, */
+  GError *object_problems[DOMAIN_OBJECTS_MAX];      /* or why that is not known, though it should be */
+  char *dac_label;                                  /* of one with objects: whom its QEMU runs as */
+  gboolean have_far_status;                         /* its domybs-far answered */
   VmFarStatus far_status;
-  GError *far_problem; /* why it did not, though it should */
+  GError *far_problem;  /* why it did not, though it should */
   gboolean have_status; /* its back-end answered */
   VmStatus status;
   gboolean gone;   /* it runs, and its back-end does not: vm_gone_error says what that means, and is its problem */
@@ -68,9 +75,17 @@ void vm_gone_error (const Vm *vm, GError **error);
 ControlClient *vm_connect_far (const Vm *vm, GError **error);
 void vm_far_gone_error (const Vm *vm, GError **error);
 
-/* Its back-end's log, and its domybs-far's. */
+/* … and for one of its objects, by its number. */
+ControlClient *vm_connect_object (const Vm *vm, unsigned number, GError **error);
+void vm_object_gone_error (const Vm *vm, unsigned number, GError **error);
+
+/* Its back-end's log, its domybs-far's, and that of an object's. */
 char *vm_log_path (const Vm *vm);
 char *vm_far_log_path (const Vm *vm);
+char *vm_object_log_path (const Vm *vm, unsigned number);
+
+/* An object of it that should be served now: it runs, and the object's disk is there. */
+gboolean vm_object_is_served (const Vm *vm, unsigned number);
 
 /* Puts "domain 'x': " in front of an error. */
 void vm_prefix_error (const Vm *vm, GError **error);

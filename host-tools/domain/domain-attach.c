@@ -7,9 +7,11 @@
 
 #include "domain-args.h"
 #include "domain-check.h"
+#include "domain-disk.h"
 #include "domain-detach.h"
 #include "domain-far.h"
 #include "domain-metadata.h"
+#include "domain-object.h"
 #include "domain-ram.h"
 #include "domain-slots.h"
 #include "domain.h"
@@ -330,7 +332,7 @@ static gboolean
 add_arguments (Attach *attach, GError **error) {
   g_autofree char *prefix = choose_prefix (attach), *arguments = NULL, *whole = NULL,
                   *room = domain_size_text (domain_port_room (attach->record.memory.window_bytes));
-  const int slot = domain_free_slot (attach->xml, attach->options->far != NULL);
+  const int slot = domain_free_slot (attach->xml, attach->options->far || attach->options->objects);
   xmlNode *commandline, *last = NULL;
 
   if (slot < 0) {
@@ -380,13 +382,13 @@ add_far_disks (Attach *attach, GError **error) {
   DomainRecord *record = &attach->record;
   guint i = 0;
 
-  record->last_bus = domain_far_last_bus (attach->xml);
+  record->last_bus = domain_disk_last_bus (attach->xml);
   record->far.storage = g_strdup (far->storage);
   record->far.compress = far->compress;
   record->far.wear_bytes = far->wear_bytes;
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
     record->far.bytes[tier] = far->bytes[tier];
-  domain_far_add (attach->xml, far, folder, targets);
+  domain_far_add (attach->xml, far, folder, targets, NULL);
   if (!domain_xml_check (attach->xml, error))
     return FALSE;
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
@@ -397,6 +399,24 @@ add_far_disks (Attach *attach, GError **error) {
             (const char *)targets->pdata[i++], far->storage);
   }
   return TRUE;
+}
+
+/* ---- objects ---- */
+
+static gboolean
+add_objects (Attach *attach, GError **error) {
+  const DomainObjects *objects = attach->options->objects;
+  g_autofree char *folder = g_path_get_dirname (attach->socket_path);
+
+  attach->record.objects = *objects;
+  /* Far disks that were just added have no place yet, so it is theirs, too. */
+  attach->record.objects_last_bus = domain_disk_last_bus (attach->xml);
+  for (unsigned i = 0; i < objects->n; i++) {
+    g_autofree char *target = domain_object_add (attach->xml, objects->items[i].name, folder, NULL);
+
+    tell (attach, "adds the object '%s' as %s, read-only", objects->items[i].name, target);
+  }
+  return domain_xml_check (attach->xml, error);
 }
 
 /* ---- metadata ---- */
@@ -432,7 +452,7 @@ attach_anew (Attach *attach, const DomainHost *host, GError **error) {
     if (!domain_xml_check (attach->xml, error) || !add_arguments (attach, error))
       return FALSE;
   }
-  if (attach->options->far && !add_far_disks (attach, error))
+  if ((attach->options->far && !add_far_disks (attach, error)) || (attach->options->objects && !add_objects (attach, error)))
     return FALSE;
   add_metadata (attach);
   return TRUE;
@@ -443,16 +463,16 @@ static char *
 summary (const DomainXml *xml) {
   g_autoptr (GPtrArray) args = domain_args (xml);
   g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
-  g_autofree char *disks = domain_far_summary (xml), *text_of_record = NULL;
+  g_autofree char *disks = domain_far_summary (xml), *objects = domain_object_summary (xml), *text_of_record = NULL;
   GString *text = g_string_new (NULL);
   const gboolean has_record = domain_metadata_read (xml, &record, NULL);
 
   domain_added_clear (&record.added);
   memset (&record.added, 0, sizeof record.added);
-  record.last_bus = 0;
+  record.last_bus = record.objects_last_bus = 0;
   text_of_record = domain_metadata_format (&record, TRUE);
-  g_string_append_printf (text, "%d %s\n%d %d\n%s", has_record, text_of_record, domain_memory_is_shared (xml, NULL),
-                          count_cells (xml), disks);
+  g_string_append_printf (text, "%d %s\n%d %d\n%s%s", has_record, text_of_record, domain_memory_is_shared (xml, NULL),
+                          count_cells (xml), disks, objects);
   for (guint i = 0; i < args->len; i++) {
     const char *option = domain_args_option (args, i), *value = ((DomainArg *)args->pdata[i])->value;
 

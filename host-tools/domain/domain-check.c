@@ -5,6 +5,7 @@
 
 #include "domain-args.h"
 #include "domain-far.h"
+#include "domain-object.h"
 #include "domain-ram.h"
 #include "error.h"
 
@@ -67,7 +68,7 @@ check_far_options (const DomainFar *far, GError **error) {
       return refuse (error, "a far disk '%s' of %s is not a multiple of 2 MiB; change --far", name, text);
   }
   if (n == 0)
-    return refuse (error, "neither a memory device nor a far disk is asked for; use --window or --far");
+    return refuse (error, "neither a memory device, a far disk nor an object is asked for; use --window, --far or --object");
   if (!domain_far_storage_is_valid (far->storage))
     return refuse (
         error, "the far storage is neither an absolute path nor an NBD URI (nbd://…), or it has a comma; change --far-storage");
@@ -83,7 +84,7 @@ domain_check_options (const DomainAttachOptions *options, GError **error) {
 
   if (options->far && !check_far_options (options->far, error))
     return FALSE;
-  if (options->far && !window)
+  if ((options->far || options->objects) && !window)
     return TRUE;
   if (window < DOMAIN_WINDOW_BYTES_MIN || (window & (window - 1)))
     return refuse (error,
@@ -323,7 +324,7 @@ check_arguments (const DomainXml *xml, GError **error) {
   return TRUE;
 }
 
-static const char MEMORY_DEVICE[] = "the memory device", FAR_DISKS[] = "a far disk";
+static const char MEMORY_DEVICE[] = "the memory device", FAR_DISKS[] = "a far disk", OBJECTS[] = "an object";
 
 gboolean
 domain_check_neighbours (const DomainXml *xml, GError **error) {
@@ -368,17 +369,38 @@ domain_check_far_neighbours (const DomainXml *xml, GError **error) {
 }
 
 gboolean
+domain_check_object_neighbours (const DomainXml *xml, GError **error) {
+  if (!domain_xml_child (domain_xml_root (xml), "devices"))
+    return refuse (error, "it has no <devices> to add an object's disk to; correct it");
+  return check_shareable (xml, OBJECTS, error);
+}
+
+/* Of which there can be none where there is no record. */
+static gboolean
+check_object_disks (const DomainXml *xml, GError **error) {
+  DomainObjects there;
+
+  domain_object_disks (xml, &there);
+  if (there.n)
+    return refuse (
+        error,
+        "it has a disk of object '%s' already, but <metadata> has no record of it; remove it with 'domybsctl detach' first",
+        there.items[0].name);
+  return domain_check_object_neighbours (xml, error);
+}
+
+gboolean
 domain_check_attachable (const DomainXml *xml, const DomainAttachOptions *options, const DomainHost *host, GError **error) {
   const gboolean window = options->window_bytes != 0;
   guint64 bytes;
 
-  if (!check_type (xml, window ? MEMORY_DEVICE : FAR_DISKS, error))
+  if (!check_type (xml, window ? MEMORY_DEVICE : options->far ? FAR_DISKS : OBJECTS, error))
     return FALSE;
   if (window
       && (!check_machine (xml, error) || !check_qemu (host, error) || !domain_check_neighbours (xml, error)
           || !check_arguments (xml, error)))
     return FALSE;
-  if (options->far && !domain_check_far_neighbours (xml, error))
+  if ((options->far && !domain_check_far_neighbours (xml, error)) || (options->objects && !check_object_disks (xml, error)))
     return FALSE;
   if (!domain_boot_memory (xml, &bytes))
     return refuse (error, "its <memory> can't be understood (line %lu); correct it",

@@ -18,6 +18,8 @@ gboolean domain_check_neighbours (const DomainXml *xml, GError **error);
 
 /* The same for far disks: memory that can't be shared, far disks that are there already. */
 gboolean domain_check_far_neighbours (const DomainXml *xml, GError **error);
+/* … and for objects, of which there may be others. */
+gboolean domain_check_object_neighbours (const DomainXml *xml, GError **error);
 
 /* Whether vhost-user has room for its regions of memory, and for a window beside them. */
 gboolean domain_check_regions (const DomainXml *xml, gboolean window, GError **error);

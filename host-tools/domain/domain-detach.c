@@ -7,6 +7,7 @@
 #include "domain-args.h"
 #include "domain-far.h"
 #include "domain-metadata.h"
+#include "domain-object.h"
 #include "domain-ram.h"
 #include "domain.h"
 #include "error.h"
@@ -25,8 +26,10 @@ tell (GPtrArray *changes, const char *format, ...) {
 gboolean
 domain_is_attached (const DomainXml *xml) {
   g_autoptr (GPtrArray) args = domain_args (xml);
+  DomainObjects objects;
 
-  return domain_metadata_node (xml) || domain_args_have_ours (args) || domain_far_has_disks (xml);
+  domain_object_disks (xml, &objects);
+  return domain_metadata_node (xml) || domain_args_have_ours (args) || domain_far_has_disks (xml) || objects.n;
 }
 
 /* ---- <qemu:commandline> ---- */
@@ -185,8 +188,19 @@ undo_far (DomainXml *xml, unsigned last_bus, GPtrArray *changes) {
     tell (changes, "removes %s, and PCI ports that libvirt has added for it", n == 1 ? "the far disk" : "the far disks");
 }
 
+static void
+undo_objects (DomainXml *xml, const DomainObjects *objects, unsigned last_bus, GPtrArray *changes) {
+  g_autofree char *names = domain_objects_text (objects, ", ");
+  const unsigned n = domain_object_remove (xml, objects, last_bus);
+
+  if (n > 0)
+    tell (changes, "removes the disk%s of object%s %s, and PCI ports that libvirt has added for %s", n == 1 ? "" : "s",
+          n == 1 ? "" : "s", names, n == 1 ? "it" : "them");
+}
+
 gboolean
 domain_undo (DomainXml *xml, GPtrArray *changes, GError **error) {
+  DomainObjects there;
   g_autoptr (GError) damage = NULL;
   g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
 
@@ -198,11 +212,13 @@ domain_undo (DomainXml *xml, GPtrArray *changes, GError **error) {
       return FALSE;
     }
     record.memory.numa_node = domain_args_numa_node (args);
-    record.last_bus = G_MAXUINT;
+    record.last_bus = record.objects_last_bus = G_MAXUINT;
     tell (changes,
           "finds no record of it in <metadata>: a NUMA cell or shared memory that attach may have added stay as they are");
   }
+  domain_object_disks (xml, &there);
   undo_metadata (xml, &record.added);
+  undo_objects (xml, &there, record.objects.n ? record.objects_last_bus : G_MAXUINT, changes);
   undo_far (xml, record.last_bus, changes);
   undo_arguments (xml, record.memory.numa_node, &record.added, changes);
   undo_cell (xml, &record.added, changes);
@@ -217,39 +233,88 @@ domain_detach (const char *text, GPtrArray *changes, GError **error) {
   if (!xml)
     return NULL;
   if (!domain_is_attached (xml)) {
-    g_set_error (error, CTL_ERROR, CTL_ERROR_NOT_FOUND, "no memory device is attached to it; 'domybsctl attach' does that");
+    g_set_error (error, CTL_ERROR, CTL_ERROR_NOT_FOUND, "nothing is attached to it; 'domybsctl attach' does that");
     return NULL;
   }
   return domain_undo (xml, changes, error) ? domain_xml_finish (xml, error) : NULL;
 }
 
-/* The memory device stays, and with it all that it needs. */
+/* ---- parts ---- */
+
+/* The objects that are to go, of those that there are. */
+static void
+choose_objects (const DomainParts *parts, const DomainObjects *there, DomainObjects *ret_objects) {
+  DomainObjects others = *there;
+
+  *ret_objects = *there;
+  if (parts->all_objects)
+    return;
+  domain_objects_remove (&others, &parts->objects);
+  domain_objects_remove (ret_objects, &others);
+}
+
+static void
+replace_metadata (DomainXml *xml, const DomainRecord *record) {
+  g_autofree char *text = domain_metadata_format (record, TRUE);
+
+  domain_xml_insert_after (xml, domain_metadata_node (xml), text);
+  domain_xml_remove (xml, domain_metadata_node (xml)); /* the first of both */
+}
+
+/* What was added for the device alone; whatever of it is left is somebody else's by now. */
+static void
+forget_memory (DomainRecord *record) {
+  static const DomainAddedKind kinds[]
+      = { DOMAIN_ADDED_CPU, DOMAIN_ADDED_NUMA, DOMAIN_ADDED_CELL, DOMAIN_ADDED_XMLNS, DOMAIN_ADDED_COMMANDLINE };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (kinds); i++)
+    record->added.done[kinds[i]] = FALSE;
+  record->have_memory = FALSE;
+}
+
 char *
-domain_detach_far (const char *text, GPtrArray *changes, GError **error) {
+domain_detach_parts (const char *text, const DomainParts *parts, GPtrArray *changes, GError **error) {
   g_autoptr (DomainXml) xml = domain_xml_new (text, error);
   g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
   g_autoptr (GError) damage = NULL;
   g_autoptr (GPtrArray) args = NULL;
-  xmlNode *far;
+  DomainObjects there, gone;
+  gboolean has_record, has_memory, has_far;
 
   if (!xml)
     return NULL;
-  (void)domain_metadata_read (xml, &record, &damage);
+  has_record = domain_metadata_read (xml, &record, &damage);
   if (damage) {
     g_propagate_error (error, g_steal_pointer (&damage));
     return NULL;
   }
-  if (domain_far_is_none (&record.far) && !domain_far_has_disks (xml)) {
-    g_set_error (error, CTL_ERROR, CTL_ERROR_NOT_FOUND,
-                 "no far disk is attached to it; 'domybsctl attach' with --far does that");
+  args = domain_args (xml);
+  has_memory = record.have_memory || domain_args_have_ours (args);
+  has_far = !domain_far_is_none (&record.far) || domain_far_has_disks (xml);
+  domain_object_disks (xml, &there);
+  for (unsigned i = 0; i < record.objects.n; i++)
+    domain_objects_add (&there, record.objects.items[i].name);
+  choose_objects (parts, &there, &gone);
+  if (!(parts->memory && has_memory) && !(parts->far && has_far) && !gone.n) {
+    g_set_error (error, CTL_ERROR, CTL_ERROR_NOT_FOUND, "nothing of that is attached to it; 'domybsctl attach' does that");
     return NULL;
   }
-  args = domain_args (xml);
-  if (!record.have_memory && !domain_args_have_ours (args))
+  if ((parts->memory || !has_memory) && (parts->far || !has_far) && gone.n == there.n)
     return domain_undo (xml, changes, error) ? domain_xml_finish (xml, error) : NULL;
-  far = domain_xml_child_ns (domain_metadata_node (xml), DOMAIN_METADATA_URI, "far");
-  if (far)
-    domain_xml_remove (xml, far);
-  undo_far (xml, far ? record.last_bus : G_MAXUINT, changes);
+  undo_objects (xml, &gone, record.objects.n ? record.objects_last_bus : G_MAXUINT, changes);
+  domain_objects_remove (&record.objects, &gone);
+  if (parts->far) {
+    undo_far (xml, domain_far_is_none (&record.far) ? G_MAXUINT : record.last_bus, changes);
+    domain_far_clear (&record.far);
+  }
+  if (parts->memory) {
+    if (!has_record)
+      record.memory.numa_node = domain_args_numa_node (args);
+    undo_arguments (xml, record.memory.numa_node, &record.added, changes);
+    undo_cell (xml, &record.added, changes);
+    forget_memory (&record);
+  }
+  if (has_record)
+    replace_metadata (xml, &record);
   return domain_xml_finish (xml, error);
 }

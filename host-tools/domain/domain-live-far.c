@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Far disks of a running domain: what its live XML says of them, and what is to be plugged. */
 #include "domain-check.h"
+#include "domain-disk.h"
 #include "domain-far.h"
 #include "domain-metadata.h"
 #include "domain-ram.h"
@@ -49,7 +50,7 @@ domain_check_live_far (const char *text, const DomainFar *far, GError **error) {
                  why);
     return FALSE;
   }
-  ports = domain_far_free_ports (xml);
+  ports = domain_disk_free_ports (xml);
   if (ports >= count (far))
     return TRUE;
   g_set_error (
@@ -69,12 +70,12 @@ domain_far_devices (const char *text, const DomainFar *far, const char *socket_p
 
   if (!xml)
     return NULL;
-  if (!domain_far_add_texts (xml, far, folder, devices)) {
+  if (!domain_far_add (xml, far, folder, NULL, devices)) {
     g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED, "its XML has no <devices>; correct it");
     return NULL;
   }
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
-    ret_queues[tier] = far->bytes[tier] ? domain_far_queues (xml) : 0;
+    ret_queues[tier] = far->bytes[tier] ? domain_disk_default_queues (xml) : 0;
   return g_steal_pointer (&devices);
 }
 
@@ -91,9 +92,9 @@ domain_metadata_with_far (const char *text, const DomainFar *far, char **ret_ele
     return FALSE;
   }
   domain_far_clear (&record.far);
-  record.last_bus = domain_far_last_bus (xml);
+  record.last_bus = domain_disk_last_bus (xml);
   if (far)
     domain_far_copy (far, &record.far);
-  *ret_element = record.have_memory || far ? domain_metadata_format (&record, FALSE) : NULL;
+  *ret_element = domain_record_is_none (&record) ? NULL : domain_metadata_format (&record, FALSE);
   return TRUE;
 }

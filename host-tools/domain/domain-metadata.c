@@ -29,6 +29,11 @@ domain_record_clear (DomainRecord *record) {
   domain_added_clear (&record->added);
 }
 
+gboolean
+domain_record_is_none (const DomainRecord *record) {
+  return !record->have_memory && domain_far_is_none (&record->far) && !record->objects.n;
+}
+
 xmlNode *
 domain_metadata_node (const DomainXml *xml) {
   xmlNode *metadata = domain_xml_child (domain_xml_root (xml), "metadata"), *node = NULL;
@@ -175,20 +180,42 @@ read_far (xmlNode *node, DomainRecord *record, GError **error) {
   return TRUE;
 }
 
+/* Names become those of files and sockets. */
+static gboolean
+read_objects (xmlNode *node, DomainRecord *record, GError **error) {
+  g_autofree char *text = domain_xml_attribute (node, "names");
+  g_auto (GStrv) names = text && *text ? g_strsplit (text, " ", -1) : NULL;
+  guint64 last_bus;
+
+  if (!names)
+    return refuse (node, error, "it has no names");
+  for (char **name = names; *name; name++)
+    if (domain_objects_find (&record->objects, *name) || !domain_objects_add (&record->objects, *name))
+      return refuse (node, error, "names has one twice, more than %u, or one that no object can have", DOMAIN_OBJECTS_MAX);
+  if (!read_number (node, "last-bus", 0, 255, &last_bus, error))
+    return FALSE;
+  record->objects_last_bus = (unsigned)last_bus;
+  return TRUE;
+}
+
 gboolean
 domain_metadata_read (const DomainXml *xml, DomainRecord *ret_record, GError **error) {
   xmlNode *node = domain_metadata_node (xml), *memory_node = domain_xml_child_ns (node, DOMAIN_METADATA_URI, "memory"),
-          *far_node = domain_xml_child_ns (node, DOMAIN_METADATA_URI, "far");
+          *far_node = domain_xml_child_ns (node, DOMAIN_METADATA_URI, "far"),
+          *objects_node = domain_xml_child_ns (node, DOMAIN_METADATA_URI, "objects");
   g_auto (DomainRecord) record = DOMAIN_RECORD_NONE;
 
   if (!node)
     return FALSE;
-  if (!memory_node && !far_node)
-    return refuse (node, error, "it has neither <%s:memory> nor <%s:far>", DOMAIN_METADATA_PREFIX, DOMAIN_METADATA_PREFIX);
-  if ((memory_node && domain_xml_next (memory_node)) || (far_node && domain_xml_next (far_node)) || domain_xml_next (node))
+  if (!memory_node && !far_node && !objects_node)
+    return refuse (node, error, "it has neither <%s:memory> nor <%s:far> or <%s:objects>", DOMAIN_METADATA_PREFIX,
+                   DOMAIN_METADATA_PREFIX, DOMAIN_METADATA_PREFIX);
+  if ((memory_node && domain_xml_next (memory_node)) || (far_node && domain_xml_next (far_node))
+      || (objects_node && domain_xml_next (objects_node)) || domain_xml_next (node))
     return refuse (node, error, "it is there twice");
   record.have_memory = memory_node != NULL;
-  if ((memory_node && !read_memory (memory_node, &record.memory, error)) || (far_node && !read_far (far_node, &record, error)))
+  if ((memory_node && !read_memory (memory_node, &record.memory, error)) || (far_node && !read_far (far_node, &record, error))
+      || (objects_node && !read_objects (objects_node, &record, error)))
     return FALSE;
   for (xmlNode *at = domain_xml_child_ns (node, DOMAIN_METADATA_URI, "added"); at; at = domain_xml_next (at))
     if (!read_one_added (at, &record.added, error))
@@ -229,6 +256,13 @@ format_far (GString *text, const char *prefix, const DomainRecord *record) {
   g_string_append_printf (text, " last-bus=\"%u\"/>\n", record->last_bus);
 }
 
+static void
+format_objects (GString *text, const char *prefix, const DomainRecord *record) {
+  g_autofree char *names = domain_objects_text (&record->objects, " ");
+
+  g_string_append_printf (text, "  <%sobjects names=\"%s\" last-bus=\"%u\"/>\n", prefix, names, record->objects_last_bus);
+}
+
 char *
 domain_metadata_format (const DomainRecord *record, gboolean with_namespace) {
   const char *prefix = with_namespace ? DOMAIN_METADATA_PREFIX ":" : "";
@@ -242,6 +276,8 @@ domain_metadata_format (const DomainRecord *record, gboolean with_namespace) {
     format_memory (text, prefix, &record->memory);
   if (!domain_far_is_none (&record->far))
     format_far (text, prefix, record);
+  if (record->objects.n)
+    format_objects (text, prefix, record);
   for (DomainAddedKind kind = 0; kind < DOMAIN_ADDED_KINDS; kind++) {
     if (!added->done[kind])
       continue;

@@ -37,12 +37,17 @@ typedef struct {
   DomainMemory memory; /* numa_node −1 where there is none */
   DomainFar far;       /* domain_far_is_none: there are none */
   unsigned last_bus;   /* with far disks: the highest PCI controller before they were added */
+  DomainObjects objects;
+  unsigned objects_last_bus; /* with objects: the same */
   DomainAdded added;
 } DomainRecord;
 
 #define DOMAIN_RECORD_NONE ((DomainRecord){ .memory = { .numa_node = -1 } })
 void domain_record_clear (DomainRecord *record);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (DomainRecord, domain_record_clear)
+
+/* Nothing is attached. */
+gboolean domain_record_is_none (const DomainRecord *record);
 
 /* Our element, or NULL. */
 xmlNode *domain_metadata_node (const DomainXml *xml);

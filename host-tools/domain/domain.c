@@ -6,6 +6,7 @@
 
 #include "domain-args.h"
 #include "domain-check.h"
+#include "domain-disk.h"
 #include "domain-far.h"
 #include "domain-metadata.h"
 #include "domain-ram.h"
@@ -107,7 +108,7 @@ domain_read_far (const char *text, DomainFar *ret_far, unsigned ret_queues[DOMAI
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
     xmlNode *disk = record.far.bytes[tier] ? domain_far_disk (xml, tier) : NULL;
 
-    ret_queues[tier] = disk ? domain_far_disk_queues (disk) : 0;
+    ret_queues[tier] = disk ? domain_disk_queues (disk) : 0;
     if (disk && !ret_queues[tier]) {
       g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED,
                    "its far disk has no number of queues from 1 to %u (line %lu); correct it", DOMAIN_FAR_QUEUES_LIMIT,
@@ -174,7 +175,9 @@ domain_check_start (const char *text, GError **error) {
     g_set_error (&reason, CTL_ERROR, CTL_ERROR_REFUSED, "its memory is not shared (%s); correct that", why);
   if (reason)
     g_set_error (error, CTL_ERROR, CTL_ERROR_REFUSED, "%s, or take the %s away with 'domybsctl detach'", reason->message,
-                 pays ? "memory device" : "far disks");
+                 pays                               ? "memory device"
+                 : domain_far_is_none (&record.far) ? "objects"
+                                                    : "far disks");
   return !reason;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a libvirt domain's XML says about the memory device and far disks, and how it says so after attach and detach. Pure:
- * text in, text out; no file, no libvirt. Whoever calls defines the result.
+ * What a libvirt domain's XML says about the memory device, far disks and objects, and how it says so after attach and detach.
+ * Pure: text in, text out; no file, no libvirt. Whoever calls defines the result.
  *
  * Everything that attach changes is either recognised by its own ids ("domybs-…") or recorded in <metadata>, so that detach
  * takes back just that: foreign parts of the XML, and edits made in between, stay as they are, to the byte.
@@ -91,6 +91,30 @@ char *domain_far_socket_name (DomainFarTier tier);
 gboolean domain_far_storage_is_valid (const char *storage);
 gboolean domain_far_storage_is_nbd (const char *storage);
 
+/* Objects of this host (backend/far/object.md): each is a read-only disk of the VM. */
+#define DOMAIN_OBJECTS_MAX 8u
+
+typedef struct {
+  char name[16];   /* a good one (core/object.h) */
+  unsigned queues; /* of its disk in the XML; 0: it is not there, as somebody may have removed it */
+} DomainObject;
+
+typedef struct {
+  unsigned n;
+  DomainObject items[DOMAIN_OBJECTS_MAX]; /* each name once */
+} DomainObjects;
+
+/* NULL: it is not among them. */
+const DomainObject *domain_objects_find (const DomainObjects *objects, const char *name);
+/* FALSE: no object can have that name, or there are too many. Adding what is there is fine. */
+gboolean domain_objects_add (DomainObjects *objects, const char *name);
+/* Takes out all that are among the others. */
+void domain_objects_remove (DomainObjects *objects, const DomainObjects *others);
+/* Their names with that between them; the name of one's socket, beside the back-end's; the alias of its disk. To be freed. */
+char *domain_objects_text (const DomainObjects *objects, const char *between);
+char *domain_object_socket_name (const char *name);
+char *domain_object_alias (const char *name);
+
 /* What is known of the host; 0 is unknown, and then that check is left to QEMU. */
 typedef struct {
   unsigned long qemu_version; /* of the domain's emulator: 1000000 × major + 1000 × minor + micro */
@@ -101,9 +125,17 @@ typedef struct {
   guint64 window_bytes; /* 0: no memory device; then the next three mean nothing */
   guint64 local_max_bytes;
   gboolean populate;
-  gboolean own_node;    /* give the memory a NUMA node of its own */
-  const DomainFar *far; /* NULL: no far disks */
+  gboolean own_node;            /* give the memory a NUMA node of its own */
+  const DomainFar *far;         /* NULL: no far disks */
+  const DomainObjects *objects; /* NULL: none */
 } DomainAttachOptions;
+
+/* What there can be, for taking some of it away. */
+typedef struct {
+  gboolean memory, far;
+  gboolean all_objects;  /* else: */
+  DomainObjects objects; /* these */
+} DomainParts;
 
 /* Who it is. name and uuid are the caller's to free (domain_identity_clear); a UUID is 36 characters, checked. */
 typedef struct {
@@ -129,18 +161,21 @@ gboolean domain_read_memory (const char *xml, DomainMemory *ret_memory, GError *
  * removed it). FALSE as above. */
 gboolean domain_read_far (const char *xml, DomainFar *ret_far, unsigned ret_queues[DOMAIN_FAR_TIERS], GError **error);
 
-/* The XML with the device and the far disks attached, the back-end's socket at socket_path, the disks' beside it. Appends to
- * changes (of strings, may be NULL) a sentence for each change made. Attached already with the same options: the XML as it was
- * and no change; with others: an update. CTL_ERROR_REFUSED where it can't be: not q35, VFIO/hostdev, locked memory, more RAM
- * regions than vhost-user has room for, QEMU too old, window beyond the VM's physical addresses, arguments with our ids but
+/* The objects that are attached. FALSE as above. */
+gboolean domain_read_objects (const char *xml, DomainObjects *ret_objects, GError **error);
+
+/* The XML with the device, far disks and objects attached, the back-end's socket at socket_path, the disks' beside it. Appends
+ * to changes (of strings, may be NULL) a sentence for each change made. Attached already with the same options: the XML as it
+ * was and no change; with others: an update. CTL_ERROR_REFUSED where it can't be: not q35, VFIO/hostdev, locked memory, more
+ * RAM regions than vhost-user has room for, QEMU too old, window beyond the VM's physical addresses, arguments with our ids but
  * without our record, … */
 char *domain_attach (const char *xml, const DomainAttachOptions *options, const DomainHost *host, const char *socket_path,
                      GPtrArray *changes, GError **error);
 
-/* The XML as if nothing had ever been attached, with all other edits made since; or as if the far disks had not.
- * CTL_ERROR_NOT_FOUND when nothing (no far disk) is attached. */
+/* The XML as if nothing had ever been attached, with all other edits made since; or as if just these parts had not: the others
+ * stay with all that they need. CTL_ERROR_NOT_FOUND when nothing of it is attached. */
 char *domain_detach (const char *xml, GPtrArray *changes, GError **error);
-char *domain_detach_far (const char *xml, GPtrArray *changes, GError **error);
+char *domain_detach_parts (const char *xml, const DomainParts *parts, GPtrArray *changes, GError **error);
 
 /* Whether a domain to which it is attached can still be started with it: nothing that pins memory has come beside it since, and
  * memory is shared. Else CTL_ERROR_REFUSED. */
@@ -159,6 +194,9 @@ gboolean domain_check_live_far (const char *xml, const DomainFar *far, GError **
 GPtrArray *domain_far_devices (const char *xml, const DomainFar *far, const char *socket_path,
                                unsigned ret_queues[DOMAIN_FAR_TIERS], GError **error);
 
+/* Those of the aliases (of strings) that a disk of this XML has; to be unreferenced. */
+GPtrArray *domain_disks_there (const char *xml, GPtrArray *aliases);
+
 /* Which far disks this XML has, by their aliases, whatever the metadata says; returns how many. The alias is to be freed. */
 unsigned domain_far_there (const char *xml, gboolean ret_there[DOMAIN_FAR_TIERS]);
 char *domain_far_alias (DomainFarTier tier);
@@ -166,6 +204,13 @@ char *domain_far_alias (DomainFarTier tier);
 /* The metadata element as virDomainSetMetadata takes it, with these far disks in place of those that were in there (far NULL:
  * with none). *ret_element NULL: nothing is attached any more, there should be none. */
 gboolean domain_metadata_with_far (const char *xml, const DomainFar *far, char **ret_element, GError **error);
+
+/* The same for objects; others: ports that something else will take. The disk of one has its socket beside socket_path; NULL
+ * with error. */
+gboolean domain_check_live_objects (const char *xml, const DomainObjects *objects, unsigned others, GError **error);
+char *domain_object_device (const char *xml, const char *name, const char *socket_path, unsigned *ret_queues, GError **error);
+unsigned domain_objects_there (const char *xml, DomainObjects *ret_objects);
+gboolean domain_metadata_with_objects (const char *xml, const DomainObjects *objects, char **ret_element, GError **error);
 
 /* The metadata element as virDomainSetMetadata takes it (it wants neither prefix nor xmlns, but adds them): with `memory`, and
  * with the record of what attach added to this XML. CTL_ERROR_NOT_FOUND when no memory device is attached. */

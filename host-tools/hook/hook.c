@@ -4,9 +4,9 @@
  * (https://libvirt.org/hooks.html). Two of them matter:
  *
  * - start begin: all is prepared and labelled, QEMU is not started yet, be it for a start, a restore or an incoming
- *   migration. The back-end and domybs-far must listen when QEMU is. Failing here makes libvirt refuse the start, with our line
- * in its message: a VM never starts silently without its memory, nor beside what would pin all of it. Not at `prepare begin`,
- * whose XML does not say yet as whom QEMU will run.
+ *   migration. The back-end, domybs-far and those of the objects must listen when QEMU is. Failing here makes libvirt refuse
+ * the start, with our line in its message: a VM never starts silently without its memory, nor beside what would pin all of it.
+ * Not at `prepare begin`, whose XML does not say yet as whom QEMU will run.
  * - release end: QEMU is gone, whatever way. The back-end went with it, its folder goes now. libvirtd catches up on it when it
  *   comes back after a QEMU died. Failing here changes nothing for libvirt, which only logs it.
  *
@@ -42,33 +42,42 @@ read_xml (void) {
   return g_string_free (g_steal_pointer (&xml), FALSE);
 }
 
+/* All of them, whatever comes of the first. */
+static gboolean
+stop (const char *uuid, GError **error) {
+  gboolean ok = launch_objects_stop (uuid, error);
+
+  ok = launch_far_stop (uuid, ok ? error : NULL) && ok;
+  return launch_stop (uuid, ok ? error : NULL) && ok;
+}
+
 static gboolean
 start (const char *xml, const DomainIdentity *identity, GError **error) {
   g_autofree char *dac_label = domain_read_dac_label (xml);
   g_autoptr (GError) reason = NULL;
   g_auto (DomainFar) far = { 0 };
+  DomainObjects objects = { 0 };
   unsigned queues[DOMAIN_FAR_TIERS];
   DomainMemory memory;
   /* present FALSE: only the port is there; hot plug starts a back-end */
   const gboolean has_device = domain_read_memory (xml, &memory, &reason), has_memory = has_device && memory.present,
-                 has_far = !reason && domain_read_far (xml, &far, queues, &reason);
+                 has_far = !reason && domain_read_far (xml, &far, queues, &reason),
+                 has_objects = !reason && domain_read_objects (xml, &objects, &reason);
 
-  if (!reason && (has_memory || has_far) && domain_check_start (xml, &reason)
-      && (!has_memory || launch_start (identity, &memory, dac_label, &reason)) && has_far
-      && !launch_far_start (identity, &far, queues, has_device, dac_label, &reason) && has_memory)
-    launch_stop (identity->uuid, NULL);
-  if (!reason)
+  if (reason || !(has_memory || has_far || has_objects) || !domain_check_start (xml, &reason)) {
+    const gboolean ok = !reason;
+
+    if (!ok)
+      g_propagate_error (error, g_steal_pointer (&reason));
+    return ok;
+  }
+  if ((!has_memory || launch_start (identity, &memory, dac_label, &reason))
+      && (!has_far || launch_far_start (identity, &far, queues, has_device, dac_label, &reason))
+      && launch_objects_start (identity, &objects, dac_label, &reason))
     return TRUE;
+  stop (identity->uuid, NULL); /* what was started before it; what serves a QEMU is left alone */
   g_propagate_error (error, g_steal_pointer (&reason));
   return FALSE;
-}
-
-/* Both, whatever comes of the first. */
-static gboolean
-stop (const char *uuid, GError **error) {
-  const gboolean far_stopped = launch_far_stop (uuid, error);
-
-  return launch_stop (uuid, far_stopped ? error : NULL) && far_stopped;
 }
 
 static gboolean

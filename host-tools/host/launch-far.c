@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "error.h"
+#include "host/donors.h"
 #include "host/launch-place.h"
 #include "host/qemu-group.h"
 
@@ -105,6 +106,7 @@ make_arguments (const Place *place, const DomainIdentity *identity, const Domain
                                                    domain_far_tier_name (tier), far->bytes[tier], queues[tier], socket,
                                                    file ? file : far->storage, wear));
   }
+  host_donors_arguments (arguments);
   if (far->compress)
     g_ptr_array_add (arguments, g_strdup ("--compress"));
   if (memory_device) {

@@ -33,8 +33,8 @@
 
 #include "domain/domain.h"
 
-/* Compiled in (rundir.c): RUNDIR, LOGDIR, the installed domybs-backend and domybs-far, and the folder for far pages that is made
- * when it is missing. */
+/* Compiled in (rundir.c): RUNDIR, LOGDIR, the installed domybs-backend and domybs-far, and the folder for far pages that is
+ * made when it is missing. */
 const char *launch_rundir (void);
 const char *launch_logdir (void);
 const char *launch_program (void);
@@ -75,6 +75,29 @@ gboolean launch_far_start (const DomainIdentity *identity, const DomainFar *far,
                            gboolean memory_device, const char *dac_label, GError **error);
 gboolean launch_far_stop (const char *uuid, GError **error);
 pid_t launch_far_pid (const char *uuid); /* as launch_pid */
+
+/* The same for objects. Each has a domybs-far of its own, so that it can come and go by itself (launch-object.c):
+ *
+ *     RUNDIR/vm/UUID/object-NAME.sock, object-NAME.control.sock, object-NAME.pid
+ *     LOGDIR/NAME.object-NAME.log
+ *
+ * It keeps nothing that the object's file does not have: where one has died, another one can be started beside a running QEMU,
+ * which connects to it by itself. */
+#define LAUNCH_OBJECT_CONTROL_SUFFIX ".control.sock"
+char *launch_object_path (const char *name); /* its file */
+char *launch_object_control_path (const char *uuid, const char *name);
+char *launch_object_log_path (const DomainIdentity *identity, const char *name);
+/* object->queues: not 0. CTL_ERROR_NOT_FOUND: there is no such object. */
+gboolean launch_object_start (const DomainIdentity *identity, const DomainObject *object, const char *dac_label,
+                              GError **error);
+gboolean launch_object_stop (const char *uuid, const char *name, GError **error);
+pid_t launch_object_pid (const char *uuid, const char *name);
+/* All that have a disk, or none of them; all that there are. */
+gboolean launch_objects_start (const DomainIdentity *identity, const DomainObjects *objects, const char *dac_label,
+                               GError **error);
+gboolean launch_objects_stop (const char *uuid, GError **error);
+/* The objects for which something was started and not stopped. */
+void launch_object_list (const char *uuid, DomainObjects *ret_objects);
 
 /* Keeps everybody else from plugging and unplugging this VM's device until the descriptor is closed; the hook's starts and
  * stops go on. Waits half a minute for another one. -1: CTL_ERROR_FAILED. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Where things are on a host. By itself, because tests link other answers; what is installed can't be led elsewhere. */
+#include "host/donors.h"
 #include "host/launch.h"
 
 const char *
@@ -30,6 +31,11 @@ launch_far_folder (void) {
 const char *
 launch_object_folder (void) {
   return DOMYBS_OBJECT_FOLDER;
+}
+
+const char *
+launch_donors_folder (void) {
+  return DOMYBS_DONORS_FOLDER;
 }
 
 int

@@ -11,7 +11,7 @@
 
 #include <glib/gstdio.h>
 
-#define SUFFIX ".object"
+#define SUFFIX ".object" /* launch_object_path */
 
 void
 object_free (Object *object) {
@@ -41,9 +41,7 @@ object_check_name (const char *name, GError **error) {
 
 char *
 object_path (const char *name) {
-  g_autofree char *file = g_strconcat (name, SUFFIX, NULL);
-
-  return g_build_filename (launch_object_folder (), file, NULL);
+  return launch_object_path (name);
 }
 
 void

@@ -9,6 +9,7 @@
 #include <glib.h>
 
 #include "core/object.h"
+#include "domain/domain.h"
 
 typedef struct {
   char *name, *path;
@@ -32,6 +33,11 @@ char *object_path (const char *name);
 Object *object_read (const char *name, GError **error);
 /* All of them, by name. Files that are no objects' are left out. */
 GPtrArray *object_list (GError **error);
+
+/* The names that are given to --object of a command; USAGE. */
+gboolean object_read_names (const char *command, char **names, DomainObjects *ret_objects, GError **error);
+/* That all of them are there, and can be read: NOT_FOUND, REFUSED. */
+gboolean object_check_all (const DomainObjects *objects, GError **error);
 
 /* The folder, made where it is missing. */
 gboolean object_make_folder (GError **error);

@@ -68,11 +68,29 @@ scene_use_xml (Scene *scene, const char *xml) {
   write_file (scene);
 }
 
+/* A disk for each object of the metadata. */
+static char *
+object_disks (const char *metadata) {
+  const char *names = metadata ? strstr (metadata, "<domybs:objects names='") : NULL;
+  g_autofree char *text = names ? g_strndup (names + 23, strcspn (names + 23, "'")) : g_strdup ("");
+  g_auto (GStrv) all = g_strsplit (text, " ", -1);
+  GString *disks = g_string_new (NULL);
+
+  for (unsigned i = 0; all[i]; i++)
+    g_string_append_printf (disks,
+                            "<disk type='vhostuser' device='disk'><driver name='qemu' type='raw' queues='1'/><source "
+                            "type='unix' path='/run/object-%s.sock'/><target dev='vd%c' bus='virtio'/>"
+                            "<alias name='ua-domybs-object-%s'/></disk>",
+                            all[i], 'f' + (int)i, all[i]);
+  return g_string_free (disks, FALSE);
+}
+
 const char *
 scene_add (Scene *scene, const char *name, gboolean running, const char *metadata) {
-  static const char disk[] = "<devices><disk type='vhostuser' device='disk'><driver name='qemu' type='raw' queues='1'/><source "
+  static const char disk[] = "<disk type='vhostuser' device='disk'><driver name='qemu' type='raw' queues='1'/><source "
                              "type='unix' path='/run/far-shared.sock'/><target dev='vda' bus='virtio'/>"
-                             "<alias name='ua-domybs-shared'/></disk></devices>";
+                             "<alias name='ua-domybs-shared'/></disk>";
+  g_autofree char *objects = object_disks (metadata);
   const unsigned number = ++scene->n_domains;
   g_autofree char *clean = g_markup_escape_text (name, -1);
   g_autofree char *uuid = g_strdup_printf ("0f5c1a52-8d1e-4f0a-9a57-%012u", number);
@@ -81,10 +99,10 @@ scene_add (Scene *scene, const char *name, gboolean running, const char *metadat
   /* test:runstate 5 is VIR_DOMAIN_SHUTOFF */
   g_string_append_printf (scene->domains,
                           "<domain type='test'>%s<name>%s</name><uuid>%s</uuid><memory unit='KiB'>1048576</memory>"
-                          "<os><type>hvm</type></os>%s%s%s%s</domain>\n",
+                          "<os><type>hvm</type></os>%s%s%s<devices>%s%s</devices></domain>\n",
                           running ? "" : "<test:runstate>5</test:runstate>", clean, uuid, metadata ? "<metadata>" : "",
                           metadata ? metadata : "", metadata ? "</metadata>" : "",
-                          metadata && strstr (metadata, "<domybs:far") ? disk : "");
+                          metadata && strstr (metadata, "<domybs:far") ? disk : "", objects);
   return g_intern_string (uuid);
 }
 
@@ -101,6 +119,14 @@ scene_far_control_path (Scene *scene, const char *uuid) {
   g_autofree char *beside = scene_control_path (scene, uuid), *folder = g_path_get_dirname (beside);
 
   return g_build_filename (folder, "far-control.sock", NULL);
+}
+
+char *
+scene_object_control_path (Scene *scene, const char *uuid, const char *name) {
+  g_autofree char *beside = scene_control_path (scene, uuid), *folder = g_path_get_dirname (beside),
+                  *file = g_strdup_printf ("object-%s.control.sock", name);
+
+  return g_build_filename (folder, file, NULL);
 }
 
 struct backend *

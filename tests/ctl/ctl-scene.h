@@ -32,6 +32,14 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (Scene, scene_free)
   "<domybs:domybs xmlns:domybs='urn:domybs:libvirt:1'><domybs:memory window='4294967296' local-max='1073741824' "              \
   "grant='reserve' present='yes'/><domybs:far shared='1073741824' storage='/srv/far' compress='no' last-bus='4'/>"             \
   "</domybs:domybs>"
+/* … of one that has two objects, with a disk of each. */
+#define SCENE_OBJECTS                                                                                                          \
+  "<domybs:domybs xmlns:domybs='urn:domybs:libvirt:1'><domybs:objects names='model data-set' last-bus='4'/></domybs:domybs>"
+#define SCENE_OBJECT_STATUS                                                                                                    \
+  "\"pid\":7,\"worker\":{\"deaths\":0},\"disks\":[],\"objects\":[{\"name\":\"model\",\"connected\":true,"                            \
+  "\"size-bytes\":1073741824,\"waiting\":0,\"oldest-wait-ms\":0,\"reads\":5,\"read-pages\":50,\"prefetched-pages\":40,"           \
+  "\"prefetch-used-pages\":30,\"storage-read-bytes\":200000,\"read-latency-us\":{\"p50\":90,\"p95\":200,\"p99\":400},"            \
+  "\"errors\":0,\"damaged-pages\":0}]"
 #define SCENE_FAR_STATUS                                                                                                       \
   "\"pid\":7,\"worker\":{\"deaths\":0},\"disks\":[{\"tier\":\"shared\",\"connected\":true,\"size-bytes\":1073741824,"                \
   "\"pages\":{\"same\":1024,\"raw\":2048,\"packed\":1024,\"lost\":0},\"stored-bytes\":10485760,\"waiting\":0,\"oldest-wait-ms\":0,"   \
@@ -51,6 +59,7 @@ const char *scene_uri (Scene *scene);
 /* Where the VM's sockets belong; the folder is made. */
 char *scene_control_path (Scene *scene, const char *uuid);
 char *scene_far_control_path (Scene *scene, const char *uuid);
+char *scene_object_control_path (Scene *scene, const char *uuid, const char *name);
 /* Starts a real back-end for it (arguments NULL-terminated, may be NULL); it ends with the scene. */
 struct backend *scene_backend (Scene *scene, const char *uuid, const char *const *arguments);
 

@@ -72,8 +72,8 @@ far_status_text (FakeControl *control) {
 
   control->away -= !connected;
   return g_strdup_printf ("\"pid\":99,\"disks\":[{\"tier\":\"shared\",\"connected\":%s,\"size-bytes\":1073741824,"
-                          "\"blocks-in-use\":%u}]%s",
-                          connected ? "true" : "false", control->habits.blocks, worker);
+                          "\"blocks-in-use\":%u}],\"objects\":[{\"name\":\"model\",\"connected\":%s}]%s",
+                          connected ? "true" : "false", control->habits.blocks, connected ? "true" : "false", worker);
 }
 
 static void

@@ -22,7 +22,7 @@ typedef struct {
   const char *last_death; /* … as this says, five minutes ago */
   gboolean busy;
   const char *status; /* it is a domybs-far, which answers this to "status" (members of an object) */
-  gboolean far;       /* it is a domybs-far with one disk, shared */
+  gboolean far;       /* it is a domybs-far with one disk, shared, and one object, model */
   unsigned away;      /* … and after each new worker so many looks find QEMU not connected to it */
   unsigned blocks;    /* … and so many blocks of it are in use */
 } FakeHabits;

@@ -193,7 +193,7 @@ replaces_nothing (void) {
   scene_add (scene, "off", FALSE, SCENE_MEMORY (SCENE_GIB));
   scene_run (scene, &run, ARGS ("backend", "restart", "--all"));
   run_must_succeed (&run);
-  g_assert_cmpstr (run.out, ==, "No running domain has the memory device or far disks.\n");
+  g_assert_cmpstr (run.out, ==, "No running domain has the memory device, far disks or objects.\n");
 }
 
 /* It waits for the one that it is at, and begins no other. */

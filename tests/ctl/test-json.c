@@ -2,11 +2,14 @@
 /* What json.md says and what domybsctl prints are the same: every member is documented with its type, and every documented one
  * appears. */
 #include "ctl-scene.h"
+#include "donor.h"
 #include "fake-control.h"
 
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <glib/gstdio.h>
 
 typedef struct {
   char *type; /* as documented, without ", optional" */
@@ -205,12 +208,45 @@ check_objects (Scene *scene) {
   check_run (scene, "object", ARGS ("object", "remove", "used", "--json"));
 }
 
+/* A donor with one borrower, from whom something is wanted back. */
+static void
+check_donor (Scene *scene) {
+  g_autoptr (donor_t) donor = donor_start (&(struct donor_options){ 0 });
+  g_autofree char *socket = g_strdup_printf ("--socket=%s", donor->backend->control_path);
+  struct borrower borrower;
+
+  donor_borrower (donor, 1, NULL, &borrower);
+  g_assert_cmpint (borrower_attach (&borrower, 16), ==, LEASE_OK);
+  g_assert_cmpint (borrower_ask (&borrower, LEASE_GRANT, 8), ==, LEASE_OK);
+  check_run (scene, "donor", ARGS ("donor", "--json", socket));
+  check_run (scene, "donor", ARGS ("donor", "leases", "--json", socket));
+  check_run (scene, "donor", ARGS ("donor", "revoke", "1", "4M", "--json", socket));
+  check_run (scene, "donor", ARGS ("donor", "leases", "--json", socket));
+  check_run (scene, "donor", ARGS ("donor", "size", "32M", "--json", socket));
+  check_run (scene, "donor", ARGS ("donor", "restart", "--json", socket));
+  check_run (scene, "donor", ARGS ("donor", "forget", "1", "--json", socket));
+  check_run (scene, "donor", ARGS ("donor", "forget", "1", "--json", socket));
+  borrower_leave (&borrower);
+  {
+    g_autofree char *key = g_build_filename (donor->backend->directory, "key", NULL), *psk = g_strdup_printf ("--psk=%s", key);
+
+    g_assert_true (g_file_set_contents_full (key, "a:00112233445566778899aabbccddeeff\n", -1, G_FILE_SET_CONTENTS_NONE, 0600, NULL));
+    check_run (scene, "donor", ARGS ("donor", "add", "n1", "--address=1.2.3.4:5", psk, "--identity=a", "--size=1G", "--json"));
+    check_run (scene, "donor", ARGS ("donor", "list", "--json"));
+    g_assert_cmpint (g_chmod (key, 0644), ==, 0);
+    check_run (scene, "donor", ARGS ("donor", "list", "--json"));
+    check_run (scene, "donor", ARGS ("donor", "remove", "n1", "--json"));
+    g_assert_cmpint (unlink (key), ==, 0);
+  }
+}
+
 static void
 is_documented (void) {
   const GuestHabits habits = { .stuck_blocks = 10 };
-  const FakeHabits fake_habits = { .deaths = 1 }, far_habits = { .status = SCENE_FAR_STATUS };
-  g_autoptr (FakeControl) fake = NULL, far = NULL;
-  g_autofree char *fake_path = NULL, *far_path = NULL;
+  const FakeHabits fake_habits = { .deaths = 1 }, far_habits = { .status = SCENE_FAR_STATUS },
+                   object_habits = { .status = SCENE_OBJECT_STATUS };
+  g_autoptr (FakeControl) fake = NULL, far = NULL, object = NULL;
+  g_autofree char *fake_path = NULL, *far_path = NULL, *object_path = NULL;
   g_auto (Stage) stage = { 0 };
   GHashTableIter all, members;
   const char *section_name, *name;
@@ -232,6 +268,8 @@ is_documented (void) {
   far_path = scene_far_control_path (stage.scene, scene_add (stage.scene, "far", TRUE, SCENE_FAR));
   far = fake_control_start (far_path, &far_habits);
   scene_add (stage.scene, "far-dead", TRUE, SCENE_FAR);
+  object_path = scene_object_control_path (stage.scene, scene_add (stage.scene, "object", TRUE, SCENE_OBJECTS), "model");
+  object = fake_control_start (object_path, &object_habits);
   stage.guest = guest_start (stage.backend->socket_path, &habits);
 
   check_run (stage.scene, "target", ARGS ("target", "vm1", "--json"));
@@ -257,15 +295,16 @@ is_documented (void) {
   check_source ("attach", ARGS ("command-attach.c"));
   check_source ("detach", ARGS ("command-detach.c", "attach/live.c"));
   check_objects (stage.scene);
+  check_donor (stage.scene);
   check_run (stage.scene, "help", ARGS ("help", "--json"));
   check_run (stage.scene, NULL, ARGS ("frob", "--json"));
   {
     g_auto (Run) run = { 0 };
-    g_autoptr (JsonObject) object = NULL;
+    g_autoptr (JsonObject) version = NULL;
 
     scene_run (stage.scene, &run, ARGS ("--version", "--json"));
-    object = run_json (&run);
-    check_object (object, "version", TRUE);
+    version = run_json (&run);
+    check_object (version, "version", TRUE);
   }
 
   g_hash_table_iter_init (&all, sections);

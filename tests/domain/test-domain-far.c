@@ -36,7 +36,7 @@ attach (const char *xml, const DomainAttachOptions *options, GPtrArray *changes)
 static char *
 detach_far (const char *xml) {
   g_autoptr (GError) error = NULL;
-  char *text = domain_detach_far (xml, NULL, &error);
+  char *text = domain_detach_parts (xml, &(DomainParts){ .far = TRUE }, NULL, &error);
 
   g_assert_no_error (error);
   return text;
@@ -412,7 +412,7 @@ test_damaged (void) {
     g_assert_nonnull (strstr (error->message, "damaged"));
     g_assert_null (domain_detach (damaged, NULL, &detach_error));
     g_assert_error (detach_error, CTL_ERROR, CTL_ERROR_REFUSED);
-    g_assert_null (domain_detach_far (damaged, NULL, &far_error));
+    g_assert_null (domain_detach_parts (damaged, &(DomainParts){ .far = TRUE }, NULL, &far_error));
     g_assert_error (far_error, CTL_ERROR, CTL_ERROR_REFUSED);
   }
   static const char *const queues_edits[] = { "queues='0'", "queues='17'", "queues='many'" };
@@ -433,9 +433,9 @@ test_not_attached (void) {
   g_autofree char *before = fixture_read ("hand-minimal.xml"), *memory_only = fixture_attach (before);
   g_autoptr (GError) error = NULL, error_beside = NULL;
 
-  g_assert_null (domain_detach_far (before, NULL, &error));
+  g_assert_null (domain_detach_parts (before, &(DomainParts){ .far = TRUE }, NULL, &error));
   g_assert_error (error, CTL_ERROR, CTL_ERROR_NOT_FOUND);
-  g_assert_null (domain_detach_far (memory_only, NULL, &error_beside));
+  g_assert_null (domain_detach_parts (memory_only, &(DomainParts){ .far = TRUE }, NULL, &error_beside));
   g_assert_error (error_beside, CTL_ERROR, CTL_ERROR_NOT_FOUND);
 }
 

@@ -90,12 +90,61 @@ read_live (const char *text) {
   g_assert (ok == (element != NULL));
 }
 
+static void
+read_objects (const char *text) {
+  const DomainObjects one = { .n = 1, .items = { { .name = "model" } } };
+  g_autofree char *device = NULL, *element = NULL;
+  DomainObjects objects;
+  GError *error = NULL;
+  unsigned queues;
+  bool ok = domain_read_objects (text, &objects, &error);
+
+  if (ok)
+    g_assert (!error && objects.n > 0 && objects.n <= DOMAIN_OBJECTS_MAX);
+  g_clear_error (&error);
+  g_assert (domain_objects_there (text, &objects) <= DOMAIN_OBJECTS_MAX);
+  ok = domain_check_live_objects (text, &one, 0, &error);
+  check (ok, error);
+  error = NULL;
+  device = domain_object_device (text, "model", "/run/domybs/vm/x/backend.sock", &queues, &error);
+  check (device, error);
+  error = NULL;
+  ok = domain_metadata_with_objects (text, &one, &element, &error);
+  check (ok, error);
+  g_assert (ok == (element != NULL));
+}
+
+/* All there can be, and each part of it taken away. */
+static void
+take_parts (const char *text) {
+  static const DomainFar far = { { 1 << 30, 1 << 30 }, (char *)"/var/lib/domybs/far" };
+  static const DomainParts parts[] = { { .memory = TRUE }, { .far = TRUE }, { .all_objects = TRUE } };
+  const DomainObjects one = { .n = 1, .items = { { .name = "model" } } };
+  DomainAttachOptions all = options;
+  g_autofree char *now = NULL;
+
+  all.far = &far;
+  all.objects = &one;
+  now = domain_attach (text, &all, &host, "/run/domybs/vm/x/backend.sock", NULL, NULL);
+  for (unsigned i = 0; now && i < G_N_ELEMENTS (parts); i++) {
+    GError *error = NULL;
+    char *next = domain_detach_parts (now, &parts[i], NULL, &error);
+
+    check (next, error);
+    g_assert (next); /* it is there, so it can be taken away */
+    g_free (now);
+    now = next;
+  }
+}
+
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
   g_autofree char *text = size ? g_strndup ((const char *)data, size) : g_strdup (""), *detached = NULL, *attached = NULL;
 
   read_all (text);
   read_live (text);
+  read_objects (text);
+  take_parts (text);
   detached = detach (text);
   attached = attach (text);
   if (attached) {

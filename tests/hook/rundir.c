@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* In the place of host-tools/host/rundir.c: where things are is the test's to say. */
+#include "host/donors.h"
 #include "host/launch.h"
 
 #include <stdlib.h>
@@ -45,6 +46,13 @@ launch_far_folder (void) {
 const char *
 launch_object_folder (void) {
   g_autofree char *path = g_build_filename (from_env ("DOMYBS_TEST_RUNDIR"), "objects", NULL);
+
+  return g_intern_string (path);
+}
+
+const char *
+launch_donors_folder (void) {
+  g_autofree char *path = g_build_filename (from_env ("DOMYBS_TEST_RUNDIR"), "donors.d", NULL);
 
   return g_intern_string (path);
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* domybs-far beside the back-end: started and ended by the hook, with nothing left of it. */
 #include "error.h"
+#include "host/donors.h"
 #include "host/launch.h"
 #include "place.h"
 
 #include <gio/gio.h>
+#include <glib/gstdio.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -121,6 +123,49 @@ starts_what_there_is (void) {
   stop ();
   start (&far, none);
   expect_nothing ();
+  place_tear_down ();
+}
+
+/* It is told of the neighbours that are known, but for those that it would not start with. */
+static void
+knows_donors (void) {
+  static const char *const files[] = { "n1.conf", "[donor]\naddress=127.0.0.1:9\npsk=%s\ndomain=a,b\n",
+                                       "n2.conf", "[donor]\naddress=127.0.0.1:9\npsk=%s\n", /* n1's address */
+                                       "n3.conf", "[donor]\naddress=127.0.0.1:10\npsk=%s.not\n", "n4.conf", "nonsense %s" };
+  g_autofree char *key = NULL, *wanted = NULL, *command = NULL, *proc = NULL;
+  DomainFar far;
+  gsize n;
+
+  place_set_up ();
+  far = far_in (launch_far_folder ());
+  key = place_file ("key");
+  g_assert_true (
+      g_file_set_contents_full (key, "a:00112233445566778899aabbccddeeff\n", -1, G_FILE_SET_CONTENTS_NONE, 0600, NULL));
+  g_assert_cmpint (g_mkdir_with_parents (launch_donors_folder (), 0700), ==, 0);
+  for (unsigned i = 0; i < G_N_ELEMENTS (files); i += 2) {
+    g_autofree char *path = g_build_filename (launch_donors_folder (), files[i], NULL);
+    g_auto (GStrv) parts = g_strsplit (files[i + 1], "%s", 2);
+    g_autofree char *text = g_strjoinv (key, parts);
+
+    g_assert_true (g_file_set_contents (path, text, -1, NULL));
+  }
+  start (&far, one);
+  proc = g_strdup_printf ("/proc/%d/cmdline", (int)far_pid ());
+  g_assert_true (g_file_get_contents (proc, &command, &n, NULL));
+  for (gsize i = 0; i + 1 < n; i++)
+    command[i] = command[i] ? command[i] : ' ';
+  wanted = g_strdup_printf (" --donor=n1,address=127.0.0.1:9,psk=%s,domain=a,,b ", key);
+  g_assert_nonnull (strstr (command, wanted));
+  g_assert_null (strstr (strstr (command, wanted) + 4, "--donor="));
+  stop ();
+  expect_nothing ();
+  for (unsigned i = 0; i < G_N_ELEMENTS (files); i += 2) {
+    g_autofree char *path = g_build_filename (launch_donors_folder (), files[i], NULL);
+
+    g_assert_cmpint (g_unlink (path), ==, 0);
+  }
+  g_assert_cmpint (g_rmdir (launch_donors_folder ()), ==, 0);
+  g_assert_cmpint (g_unlink (key), ==, 0);
   place_tear_down ();
 }
 
@@ -291,6 +336,7 @@ main (int argc, char **argv) {
   identity.uuid = (char *)PLACE_UUID;
   g_test_add_func ("/launch-far/starts and stops", starts_and_stops);
   g_test_add_func ("/launch-far/starts what there is", starts_what_there_is);
+  g_test_add_func ("/launch-far/knows donors", knows_donors);
   g_test_add_func ("/launch-far/starts all kinds of disks", starts_all_kinds);
   g_test_add_func ("/launch-far/lives beside the back-end", lives_beside_the_backend);
   g_test_add_func ("/launch-far/takes over from the dead", takes_over_from_the_dead);
