@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "donor/page-server-internal.h"
 #include "io/listen.h"
+#include "io/quiet-fds.h"
 #include "io/source.h"
 #include "io/tcp.h"
 
@@ -13,8 +14,9 @@
 struct listener {
   PageServer *server;
   int fd;
-  GSource *source; /* NULL while it pauses */
+  GSource *source; /* NULL while it rests or pauses */
   GSource *pause;
+  QuietFd quiet;
 };
 
 /* ---- connections ---- */
@@ -209,8 +211,10 @@ page_server_adopt (PageServer *server, int fd) {
 static gboolean
 on_connection (int fd, GIOCondition condition, gpointer data) {
   struct listener *listener = data;
-  const int peer = listen_accept (fd);
+  int peer;
 
+  quiet_fd_busy (&listener->quiet);
+  peer = listen_accept (fd);
   if (peer < 0 && errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
     return G_SOURCE_CONTINUE;
   if (peer < 0) {
@@ -222,10 +226,30 @@ on_connection (int fd, GIOCondition condition, gpointer data) {
   return G_SOURCE_CONTINUE;
 }
 
+static gboolean
+rest (gpointer owner) {
+  struct listener *listener = owner;
+
+  if (!listener->source) /* it pauses */
+    return FALSE;
+  source_clear (&listener->source);
+  return TRUE;
+}
+
+static void
+wake (gpointer owner) {
+  struct listener *listener = owner;
+
+  listener->source = source_fd (NULL, listener->fd, G_IO_IN, on_connection, listener);
+}
+
+static const QuietFdKind quiet_kind = { rest, wake };
+
 static void
 free_listener (gpointer data) {
   struct listener *listener = data;
 
+  quiet_fd_clear (&listener->quiet);
   source_clear (&listener->source);
   source_clear (&listener->pause);
   g_free (listener);
@@ -238,6 +262,7 @@ page_server_listen (PageServer *server, int fd) {
   listener->server = server;
   listener->fd = fd;
   listener->source = source_fd (NULL, fd, G_IO_IN, on_connection, listener);
+  quiet_fd_init (&listener->quiet, fd, &quiet_kind, listener);
   g_ptr_array_add (server->listeners, listener);
 }
 

@@ -9,6 +9,8 @@
  * SHA-256, so ciphers with another one cannot come about; GnuTLS wants signatures to be named, though nobody signs. */
 #define PRIORITIES "NONE:+VERS-TLS1.3:+AES-128-GCM:+CHACHA20-POLY1305:+AEAD:+ECDHE-PSK:+GROUP-X25519:+GROUP-SECP256R1:+SIGN-ALL"
 
+#define HANDSHAKE_BYTES_MAX (16u * 1024)
+
 static int
 find_key (gnutls_session_t session, const char *username, gnutls_datum_t *key) {
   const SecureSide *side = gnutls_session_get_ptr (session);
@@ -87,4 +89,21 @@ secure_side_unref (SecureSide *side) {
   g_clear_pointer (&side->keys, psk_keys_unref);
   g_free (side->identity);
   g_free (side);
+}
+
+int
+secure_side_begin (SecureSide *side, gnutls_session_t *ret_session) {
+  const unsigned flags = side->server ? GNUTLS_SERVER | GNUTLS_NO_TICKETS : GNUTLS_CLIENT | GNUTLS_NO_TICKETS;
+  int result = gnutls_init (ret_session, flags | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL);
+
+  if (result < 0) {
+    *ret_session = NULL;
+    return result;
+  }
+  gnutls_session_set_ptr (*ret_session, side);
+  gnutls_handshake_set_max_packet_length (*ret_session, HANDSHAKE_BYTES_MAX);
+  result = gnutls_priority_set (*ret_session, side->priority);
+  if (result < 0)
+    return result;
+  return gnutls_credentials_set (*ret_session, GNUTLS_CRD_PSK, side->server ? (void *)side->server : side->client);
 }

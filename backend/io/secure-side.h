@@ -17,4 +17,7 @@ struct SecureSide {
   char *identity; /* client */
 };
 
+/* A session of that side. Returns what GnuTLS does (negative: an error); *ret_session is NULL, or to be ended. */
+int secure_side_begin (SecureSide *side, gnutls_session_t *ret_session);
+
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "io/secure-side.h"
+#include "io/quiet-fds.h"
 #include "io/sandbox-calls.h"
 #include "io/source.h"
 
@@ -17,7 +18,6 @@ SANDBOX_CALLS (SANDBOX_CALL (readv), SANDBOX_CALL (recvfrom), SANDBOX_CALL (send
 #define IN_BYTES (64u * 1024)
 #define OUT_BYTES (128u * 1024)
 #define SPARE_BYTES 4096u /* of out, for what GnuTLS sends by itself */
-#define HANDSHAKE_BYTES_MAX (16u * 1024)
 
 /* Bytes of TLS on their way between GnuTLS and the socket. */
 struct tls {
@@ -34,14 +34,14 @@ struct SecureStream {
   struct tls *tls;
   char *identity;
   int broken; /* negative errno; 0: not */
-  gboolean refused;
+  gboolean refused, again;
   char *why;
-  GSource *source;
-  gpointer poll_tag;
+  GMainContext *context; /* of who watches it; NULL: nobody has */
+  GSource *source;       /* NULL while it rests, too */
+  gpointer poll_tag, data;
+  QuietFd quiet;
   GIOCondition watched, polled;
-  gboolean again;
   SecureStreamReady function;
-  gpointer data;
 };
 
 /* ---- what has broken it ---- */
@@ -51,6 +51,7 @@ fail (SecureStream *stream, int error, const char *why) {
   if (!stream->broken) {
     stream->broken = error;
     stream->why = g_strdup (why);
+    quiet_fd_wake (&stream->quiet);
   }
   return stream->broken;
 }
@@ -196,23 +197,14 @@ handshake (SecureStream *stream) {
 static int
 begin_session (SecureStream *stream) {
   struct tls *tls = stream->tls;
-  const unsigned flags = stream->side->server ? GNUTLS_SERVER | GNUTLS_NO_TICKETS : GNUTLS_CLIENT | GNUTLS_NO_TICKETS;
-  int result = gnutls_init (&tls->session, flags | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL);
+  const int result = secure_side_begin (stream->side, &tls->session);
 
-  if (result < 0) {
-    tls->session = NULL;
+  if (result < 0)
     return result;
-  }
-  gnutls_session_set_ptr (tls->session, stream->side);
   gnutls_transport_set_ptr (tls->session, stream);
   gnutls_transport_set_push_function (tls->session, push);
   gnutls_transport_set_pull_function (tls->session, pull);
-  gnutls_handshake_set_max_packet_length (tls->session, HANDSHAKE_BYTES_MAX);
-  result = gnutls_priority_set (tls->session, stream->side->priority);
-  if (result < 0)
-    return result;
-  return gnutls_credentials_set (tls->session, GNUTLS_CRD_PSK,
-                                 stream->side->server ? (void *)stream->side->server : stream->side->client);
+  return result;
 }
 
 /* ---- the source ---- */
@@ -278,7 +270,10 @@ source_dispatch (GSource *source, GSourceFunc unused, gpointer unused_data) {
   const gboolean again = stream->again, was_handshaking = handshaking (stream);
   GIOCondition ready = 0;
 
+  quiet_fd_busy (&stream->quiet);
   stream->again = FALSE;
+  if (stream->tls && (got & G_IO_IN))
+    stream->tls->dry = FALSE;
   if (secure_stream_unsent (stream) && (got & G_IO_OUT))
     flush (stream);
   if (was_handshaking && handshake (stream) == -EAGAIN)
@@ -300,27 +295,60 @@ source_dispatch (GSource *source, GSourceFunc unused, gpointer unused_data) {
 
 static GSourceFuncs source_functions = { .prepare = source_prepare, .check = source_check, .dispatch = source_dispatch };
 
+static void
+start_source (gpointer owner) {
+  SecureStream *stream = owner;
+
+  stream->source = g_source_new (&source_functions, sizeof (struct stream_source));
+  ((struct stream_source *)stream->source)->stream = stream;
+  stream->poll_tag = g_source_add_unix_fd (stream->source, stream->fd, stream->watched);
+  stream->polled = stream->watched;
+  /* It does not; but else GLib takes its descriptor out of the loop and back for each call, with three system calls */
+  g_source_set_can_recurse (stream->source, TRUE);
+  g_source_attach (stream->source, stream->context);
+}
+
+static gboolean
+may_rest (const SecureStream *stream) {
+  return stream->watched == G_IO_IN && !ready_already (stream) && !handshaking (stream) && !secure_stream_unsent (stream);
+}
+
+static gboolean
+rest (gpointer owner) {
+  SecureStream *stream = owner;
+
+  if (!may_rest (stream))
+    return FALSE;
+  source_clear (&stream->source);
+  return TRUE;
+}
+
+static const QuietFdKind quiet_kind = { rest, start_source };
+
+/* Behind each call of the owner's, who may well do something with a stream that rests. */
+static void
+wake_if_due (SecureStream *stream) {
+  if (stream->quiet.resting && !may_rest (stream))
+    quiet_fd_wake (&stream->quiet);
+}
+
 void
 secure_stream_watch (SecureStream *stream, GIOCondition condition, SecureStreamReady function, gpointer data) {
   stream->watched = condition & (G_IO_IN | G_IO_OUT);
   stream->function = function;
   stream->data = data;
-  if (!stream->source) {
-    g_autoptr (GMainContext) context = g_main_context_ref_thread_default ();
-
-    stream->source = g_source_new (&source_functions, sizeof (struct stream_source));
-    ((struct stream_source *)stream->source)->stream = stream;
-    stream->poll_tag = g_source_add_unix_fd (stream->source, stream->fd, stream->watched);
-    stream->polled = stream->watched;
-    /* It does not; but else GLib takes its descriptor out of the loop and back for each call, with three system calls */
-    g_source_set_can_recurse (stream->source, TRUE);
-    g_source_attach (stream->source, context);
+  if (!stream->context) {
+    stream->context = g_main_context_ref_thread_default ();
+    quiet_fd_init (&stream->quiet, stream->fd, &quiet_kind, stream);
+    start_source (stream);
   }
+  wake_if_due (stream);
 }
 
 void
 secure_stream_again (SecureStream *stream) {
   stream->again = TRUE;
+  wake_if_due (stream);
 }
 
 /* ---- the stream ---- */
@@ -338,6 +366,8 @@ secure_stream_free (SecureStream *stream) {
   if (!stream)
     return;
   source_clear (&stream->source);
+  quiet_fd_clear (&stream->quiet);
+  g_clear_pointer (&stream->context, g_main_context_unref);
   if (stream->tls) {
     if (stream->tls->session)
       gnutls_deinit (stream->tls->session);
@@ -365,6 +395,7 @@ secure_stream_start_tls (SecureStream *stream, SecureSide *side) {
     fail_tls (stream, result);
   else if (side->client)
     handshake (stream); /* its first message; an error is heard of by reading */
+  wake_if_due (stream);
 }
 
 const char *
@@ -387,8 +418,9 @@ static gssize
 read_plain (SecureStream *stream, const struct iovec *pieces, guint n) {
   ssize_t have;
 
-  do
-    have = readv (stream->fd, pieces, (int)MIN (n, SECURE_STREAM_PIECES));
+  do /* a socket's own call is the faster one */
+    have = n == 1 ? recv (stream->fd, pieces->iov_base, pieces->iov_len, MSG_DONTWAIT)
+                  : readv (stream->fd, pieces, (int)MIN (n, SECURE_STREAM_PIECES));
   while (have < 0 && errno == EINTR);
   if (have < 0 && errno == EAGAIN)
     return -EAGAIN;
@@ -411,16 +443,12 @@ read_record (SecureStream *stream, void *bytes, gsize n) {
   return have < 0 ? fail_tls (stream, (int)have) : have;
 }
 
-gssize
-secure_stream_readv (SecureStream *stream, const struct iovec *pieces, guint n) {
+static gssize
+read_tls (SecureStream *stream, const struct iovec *pieces, guint n) {
   gssize have, total = 0;
   gsize at = 0;
   guint i = 0;
 
-  if (!usable (stream, &have))
-    return have;
-  if (!stream->tls)
-    return read_plain (stream, pieces, n);
   while (i < n) {
     if (at == pieces[i].iov_len) {
       i++;
@@ -428,12 +456,24 @@ secure_stream_readv (SecureStream *stream, const struct iovec *pieces, guint n) 
       continue;
     }
     have = read_record (stream, (guint8 *)pieces[i].iov_base + at, pieces[i].iov_len - at);
+    if (have == -EAGAIN && total)
+      stream->tls->dry = TRUE; /* still: who goes on at once need not ask the socket */
     if (have <= 0)
       return total ? total : have;
     total += have;
     at += (gsize)have;
   }
   return total;
+}
+
+gssize
+secure_stream_readv (SecureStream *stream, const struct iovec *pieces, guint n) {
+  gssize result;
+
+  if (usable (stream, &result))
+    result = stream->tls ? read_tls (stream, pieces, n) : read_plain (stream, pieces, n);
+  wake_if_due (stream);
+  return result;
 }
 
 gssize
@@ -449,7 +489,8 @@ write_plain (SecureStream *stream, const struct iovec *pieces, guint n) {
   ssize_t sent;
 
   do
-    sent = sendmsg (stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    sent = n == 1 ? send (stream->fd, pieces->iov_base, pieces->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+                  : sendmsg (stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
   while (sent < 0 && errno == EINTR);
   if (sent < 0 && errno == EAGAIN)
     return -EAGAIN;
@@ -515,9 +556,10 @@ gssize
 secure_stream_writev (SecureStream *stream, const struct iovec *pieces, guint n) {
   gssize result;
 
-  if (!usable (stream, &result))
-    return result;
-  return stream->tls ? write_tls (stream, pieces, MIN (n, SECURE_STREAM_PIECES)) : write_plain (stream, pieces, n);
+  if (usable (stream, &result))
+    result = stream->tls ? write_tls (stream, pieces, MIN (n, SECURE_STREAM_PIECES)) : write_plain (stream, pieces, n);
+  wake_if_due (stream);
+  return result;
 }
 
 gssize
@@ -539,6 +581,7 @@ secure_stream_end (SecureStream *stream) {
     flush (stream);
   }
   shutdown (stream->fd, SHUT_WR);
+  wake_if_due (stream);
 }
 
 const char *

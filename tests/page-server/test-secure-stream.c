@@ -33,8 +33,11 @@ static void
 fill (GRand *rand, guint8 *bytes, gsize n) {
   gsize i;
 
-  for (i = 0; i < n; i++)
-    bytes[i] = (guint8)g_rand_int (rand);
+  for (i = 0; i < n; i += sizeof (guint32)) {
+    const guint32 some = g_rand_int (rand);
+
+    memcpy (bytes + i, &some, MIN (sizeof some, n - i));
+  }
 }
 
 /* The middle: reads what there is, tampers with it where that is due, passes it on. */
@@ -111,12 +114,24 @@ talk (GRand *rand, Direction *d) {
   }
   n = d->ended ? -EAGAIN : secure_stream_read (d->to, d->got + d->arrived, MIN (piece, sizeof d->got - d->arrived));
   if (n > 0) {
+    g_assert_cmpuint (d->arrived + (gsize)n, <=, d->sent);
+    g_assert_cmpmem (d->got + d->arrived, (gsize)n, d->message + d->arrived, (gsize)n);
     d->arrived += (gsize)n;
-    g_assert_cmpuint (d->arrived, <=, d->sent);
-    g_assert_cmpmem (d->got, d->arrived, d->message, d->arrived);
   } else if (n != -EAGAIN)
     d->ended = TRUE;
   return moved || n != -EAGAIN;
+}
+
+/* What was changed is a record's type or version. TLS 1.3 has both for old machines in the middle only and takes the true type
+ * from what is encrypted; GnuTLS checks the record with what they ought to be, and does not look at them. */
+static gboolean
+is_for_show (const Direction *d) {
+  for (gsize record = 0; record <= d->at && record + 5 <= d->held_to;) {
+    if (d->at < record + 3)
+      return d->way == FLIP;
+    record += 5u + ((gsize)d->held[record + 3] << 8 | d->held[record + 4]);
+  }
+  return FALSE;
 }
 
 static void
@@ -153,8 +168,8 @@ session (GRand *rand, SecureSide *client_side, SecureSide *server_side, guint wa
     g_assert_cmpuint (up->arrived, ==, up->bytes);
     g_assert_cmpuint (down->arrived, ==, down->bytes);
     g_assert_cmpstr (secure_stream_identity (up->to), ==, "x");
-  } else if (way != CUT && way != REPEAT
-             && victim->at > 700) /* behind the handshake, where every byte counts; what is repeated may be the end */
+  } else if (way != CUT && way != REPEAT && victim->at > 700 && !is_for_show (victim))
+    /* behind the handshake, where every byte counts; what is repeated may be the end */
     g_assert_cmpuint (victim->arrived, <, victim->bytes);
   secure_stream_free (up->from);
   secure_stream_free (up->to);
