@@ -63,6 +63,10 @@ uint64_t copies_donor_attached (struct copies *copies, unsigned donor, const uin
 /* The arena or lease is gone for certain. Returns how many good copies that were. */
 uint64_t copies_donor_lost (struct copies *copies, unsigned donor);
 
+/* It was removed, perhaps without having heard of it: its copies count no more. What they are in stays noted, so that it gives
+ * the blocks back should it come again; another one at its number does not have them, and they are forgotten. */
+void copies_donor_left (struct copies *copies, unsigned donor);
+
 /* ---- places; place < n_places, target < COPIES_TARGETS ---- */
 
 enum copy_state copies_get (const struct copies *copies, uint32_t place, unsigned target);
@@ -104,6 +108,7 @@ struct copies_policy {
   unsigned n_donors;
   enum copies_donor_state donors[COPIES_DONORS_MAX];
   uint64_t room[COPIES_DONORS_MAX]; /* blocks that may be written there beyond those that there are */
+  uint64_t free[COPIES_DONORS_MAX]; /* blocks that it could lend beyond: where there are more, more copies go */
   bool local_down;                  /* storage does not answer */
   struct placement placement;       /* made for copies_wanted_donors(mode) copies */
 };
@@ -126,5 +131,34 @@ void copies_plan_repair (const struct copies_policy *policy, const struct copies
                          struct copies_plan *ret_plan);
 /* How many good copies count; 0: only suspects, or donors that are gone, have it. -1: it holds nothing. */
 int copies_counted (const struct copies_policy *policy, const struct copies *copies, uint32_t place);
+
+/* Whether the place has two good copies at hand with donors that don't fail together: then one in storage can wait. */
+bool copies_can_wait_for_storage (const struct copies_policy *policy, const struct copies *copies, uint32_t place);
+
+struct copies_protection {
+  uint64_t places;       /* that hold something; of these … */
+  uint64_t is_protected; /* have all that their protection wants */
+  uint64_t degraded;     /* have less, but a copy that counts */
+  uint64_t endangered;   /* have none that counts */
+};
+/* Of all places, in the time that looking at some hundred takes, however many there are. */
+void copies_protection (const struct copies_policy *policy, const struct copies *copies,
+                        struct copies_protection *ret_protection);
+
+/* ---- what is asked of a donor ---- */
+
+struct copies_need {
+  uint64_t used;  /* blocks that have copies, or are being written */
+  uint64_t asked; /* what it was asked for last */
+  uint64_t free;  /* what it could lend beyond, as it has said last; UINT64_MAX: it has not */
+  uint64_t most;  /* that may be asked of it */
+  bool grows;     /* there may be more copies */
+  bool is_revoked;
+  uint64_t revoke_level;
+};
+/* The level to ask for: what is in use and a reserve ahead, so that writes need not wait for a grant. The reserve follows what
+ * is in use, and shrinks when the donor is full, so that those who share a small one have what they need before anybody has
+ * something ahead. The same as before while that is near enough: not up and down with each block. */
+uint64_t copies_want (const struct copies_need *need);
 
 #endif

@@ -299,6 +299,23 @@ far_store_segment (const struct far_store *store, uint32_t segment, struct far_s
   ret_segment->place = far_segment_place (now, segment);
 }
 
+/* Segments have each other's places, in circles, where some are bad; else their own. */
+bool
+far_store_segment_at (const struct far_store *store, uint32_t place, uint32_t *ret_segment) {
+  uint32_t segment = place;
+
+  for (uint32_t n = 0; n < store->geometry.n_places && segment < store->geometry.n_places; n++) {
+    const uint32_t at = far_segment_place (store->segments[segment], segment);
+
+    if (at == place) {
+      *ret_segment = segment;
+      return true;
+    }
+    segment = at;
+  }
+  return false;
+}
+
 bool
 far_store_slot_is_free (const struct far_store *store, unsigned slot) {
   return store->slots[slot].use == FAR_SLOT_FREE;
@@ -341,6 +358,13 @@ bytes_to_write (const struct far_slot *slot) {
 uint32_t
 far_store_next_write_bytes (const struct far_store *store) {
   return store->n_queue ? bytes_to_write (&store->slots[store->queue[0]]) : 0;
+}
+
+uint32_t
+far_store_next_write_place (const struct far_store *store) {
+  const uint32_t segment = store->slots[store->queue[0]].segment;
+
+  return far_segment_place (store->segments[segment], segment);
 }
 
 bool

@@ -162,6 +162,8 @@ void far_store_commit (struct far_store *store, const struct far_change *changes
 uint64_t far_store_discard (struct far_store *store, uint64_t first, uint64_t n, unsigned max_pages);
 
 void far_store_segment (const struct far_store *store, uint32_t segment, struct far_segment *ret_segment);
+/* The segment that has that place of the storage copy. False: none has. */
+bool far_store_segment_at (const struct far_store *store, uint32_t place, uint32_t *ret_segment);
 /* Whether a slot of the stage holds nothing: its memory may be given back. */
 bool far_store_slot_is_free (const struct far_store *store, unsigned slot);
 
@@ -188,6 +190,9 @@ bool far_store_not_written (struct far_store *store, uint32_t segment);
 
 /* How many bytes far_store_next_write would have to write; 0: there is nothing. */
 uint32_t far_store_next_write_bytes (const struct far_store *store);
+
+/* To which place; only if there is something. */
+uint32_t far_store_next_write_place (const struct far_store *store);
 
 /* Closes what is open, so that it comes with far_store_next_write. */
 void far_store_close_open (struct far_store *store);

@@ -45,3 +45,11 @@ wear_spend (uint64_t day_bytes, uint64_t full_at_us, uint64_t now_us, uint64_t b
 
   return now_us + (us < DEBT_MAX_US ? us : DEBT_MAX_US);
 }
+
+uint64_t
+wear_spend_left (uint64_t day_bytes, uint64_t full_at_us, uint64_t now_us, uint64_t bytes) {
+  const uint64_t was = until_full (full_at_us, now_us), us = was + FLOW_US (bytes, day_bytes) + 1,
+                 most = was > BURST_US ? was : BURST_US;
+
+  return now_us + (us < most ? us : most);
+}

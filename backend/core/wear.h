@@ -32,5 +32,7 @@ uint64_t wear_wait_us (uint64_t day_bytes, uint64_t full_at_us, uint64_t now_us,
 /* The new time at which it will be full. May be called without asking whether they may be spent: then the bucket owes them, a
  * day's at most. */
 uint64_t wear_spend (uint64_t day_bytes, uint64_t full_at_us, uint64_t now_us, uint64_t bytes);
+/* The same, but nothing is owed that was not before: what is more than there is left is not counted. */
+uint64_t wear_spend_left (uint64_t day_bytes, uint64_t full_at_us, uint64_t now_us, uint64_t bytes);
 
 #endif

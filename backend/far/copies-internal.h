@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Inside of the copies layer: donors and life (copies.c), the engine's requests (copies-io.c), re-protection (copies-repair.c).
- */
+/* Inside of the copies layer: donors and life (copies.c), the engine's requests (copies-io.c) and of these the reads
+ * (copies-read.c), re-protection (copies-repair.c). */
 #ifndef DOMYBS_FAR_COPIES_INTERNAL_H
 #define DOMYBS_FAR_COPIES_INTERNAL_H
 
@@ -19,6 +19,7 @@ typedef struct {
   guint32 count[FAR_LATENCY_BUCKETS];
   guint n;
   gint64 p50_us, p95_us; /* 0: not known */
+  guint late;            /* reads that were, since it has answered one */
 } Speed;
 
 typedef struct {
@@ -31,8 +32,8 @@ typedef struct {
   guint life;                 /* grows when what is there is gone */
   GSource *away_source;       /* its copies count for so long */
   guint64 wanted;             /* blocks, as told to the channel */
-  guint64 shortage;           /* blocks that it should have had more */
   gboolean kick;
+  gboolean ending; /* it has left: what it has lent is given back */
   guint64 damaged, failed_writes;
 } Donor;
 
@@ -47,7 +48,7 @@ struct Part {
   PageIo page;
   Op *op;
   guint target, life;
-  gboolean is_write, under_way;
+  gboolean is_write, under_way, late;
   guint8 *bounce; /* a read that may come too late to be wanted has its own memory */
   gint64 began;
   Part *next;
@@ -66,6 +67,9 @@ struct Op {
   guint32 skipped;  /* they failed, but may be good another time */
   guint32 targets;  /* WRITE, REPAIR: being written; TRIM: given back */
   gboolean reading; /* REPAIR */
+  guint source;     /* REPAIR: what was read */
+  gsize checked;    /* REPAIR: bytes of it that were looked at */
+  GSource *check_source;
   gboolean can_hedge, hedged, failed;
   enum copy_state source_state;
   int error;
@@ -105,6 +109,8 @@ struct FarCopies {
   guint pass; /* 0: the most endangered ones */
   guint32 cursor;
   GSource *repair_source;
+  guint64 wear_wait_us; /* some copies in storage wait for the wear budget; 0: none */
+  GSource *wear_source;
   gint64 pause_until; /* µs: something failed */
   gint64 tokens_at;   /* µs: when the tokens were last counted */
   gint64 tokens;      /* bytes that may be read now */
@@ -121,23 +127,29 @@ struct FarCopies {
 /* copies.c */
 /* What is known of donors now, for a decision. */
 const struct copies_policy *copies_policy_now (FarCopies *c);
-/* A place wanted more donors than there are. */
-void copies_note_short (FarCopies *c);
 void copies_update_wants (FarCopies *c);
 void copies_kick (FarCopies *c);
 
 /* copies-io.c */
 void copies_io_submit (Storage *storage, StorageIo *io);
-gboolean copies_io_read_again (Storage *storage, StorageIo *io);
-/* Those that wait are tried again. */
-void copies_io_retry (FarCopies *c);
 void copies_io_clear (FarCopies *c);
+/* Tells the engine. The op is still there afterwards; copies_op_end follows. */
+void copies_answer (Op *op, int error);
 Op *copies_op_new (FarCopies *c, enum op_kind kind, guint32 place);
 /* Frees it if nothing of it is under way; lets those go that were behind it. */
 void copies_op_end (Op *op);
 /* Begins a part; buf: where to, or from. The op's part_done follows. */
 void copies_part_begin (Op *op, guint target, gboolean is_write, guint8 *buf, guint8 *bounce);
 void copies_part_trim (Op *op, guint target);
+
+/* copies-read.c */
+void copies_read_begin (FarCopies *c, StorageIo *io);
+gboolean copies_io_read_again (Storage *storage, StorageIo *io);
+/* Those that wait are tried again. */
+void copies_io_retry (FarCopies *c);
+void copies_read_part_done (Op *op, Part *part, int error);
+void copies_read_clear (FarCopies *c);
+void copies_hedge_no_more (Op *op);
 /* A copy to read, of that mask; 0 … COPIES_TARGETS - 1, or -1: none that can be reached. */
 int copies_choose_source (FarCopies *c, guint32 mask, gboolean ahead, gsize bytes);
 guint32 copies_held (FarCopies *c, guint32 place);

@@ -6,6 +6,8 @@
 
 #include <errno.h>
 
+/* The wear budget is looked at again after so long at the latest. */
+#define WEAR_WAIT_MAX_MS 60000u
 /* At a time: enough for a fast network, few enough that what the guest waits for is not behind a long row. */
 #define REPAIRS_MAX 4u
 #define TRIMS_MAX 32u
@@ -13,6 +15,8 @@
 #define PAUSE_US 500000
 /* Places that are looked at in one turn of the main loop. */
 #define SCAN_PLACES 8192u
+/* What was read is looked at in such pieces, in a turn of the main loop each: some 70 µs. */
+#define CHECK_BYTES ((gsize)256 << 10)
 /* So much may be read in a burst. */
 #define BURST_BYTES ((gint64)16 << 20)
 
@@ -32,6 +36,22 @@ static void
 pump_later (FarCopies *c, guint ms) {
   if (!c->repair_source && !c->closing)
     c->repair_source = source_timeout (ms, on_repair, c);
+}
+
+/* There may be something left of the wear budget again, or storage may be back. */
+static gboolean
+on_wear (gpointer data) {
+  FarCopies *c = data;
+
+  source_clear (&c->wear_source);
+  copies_repair_wake (c);
+  return G_SOURCE_REMOVE;
+}
+
+static void
+look_again_for_storage (FarCopies *c) {
+  if (c->wear_wait_us && !c->wear_source && !c->closing)
+    c->wear_source = source_timeout ((guint)MIN (c->wear_wait_us / 1000 + 1, WEAR_WAIT_MAX_MS), on_wear, c);
 }
 
 void
@@ -79,22 +99,38 @@ end (Op *op, gboolean ok) {
   pump_later (c, 0);
 }
 
+/* Whether there is a good copy somewhere that may be had again: then damaged ones are no sources. */
+static gboolean
+has_good (FarCopies *c, guint32 place) {
+  const struct copies_policy *policy = copies_policy_now (c);
+  const guint32 valid = copies_in_state (c->map, place, COPY_VALID);
+
+  for (guint d = 0; d < policy->n_donors; d++)
+    if ((valid >> (1 + d) & 1) && policy->donors[d] != COPIES_DONOR_GONE)
+      return TRUE;
+  return valid & COPIES_LOCAL_BIT;
+}
+
 /* TRUE: it reads. */
 static gboolean
 read_source (Op *op) {
   FarCopies *c = op->copies;
+  gint64 since;
+  /* It would hold this repair, and with a few more all others, until storage is back. */
+  const guint32 barred = op->tried | (storage_is_reachable (c->local, &since) ? 0 : COPIES_LOCAL_BIT);
   const guint32 valid = copies_in_state (c->map, op->place, COPY_VALID),
                 suspect = copies_in_state (c->map, op->place, COPY_SUSPECT);
-  int source = copies_choose_source (c, valid & ~op->tried, TRUE, op->bytes);
+  int source = copies_choose_source (c, valid & ~barred, TRUE, op->bytes);
 
   op->source_state = COPY_VALID;
-  if (source < 0) {
-    source = copies_choose_source (c, suspect & ~op->tried & ~op->targets, TRUE, op->bytes);
+  if (source < 0 && !has_good (c, op->place)) {
+    source = copies_choose_source (c, suspect & ~barred & ~op->targets, TRUE, op->bytes);
     op->source_state = COPY_SUSPECT;
   }
   if (source < 0)
     return FALSE;
   op->reading = TRUE;
+  op->source = (guint)source;
   copies_part_begin (op, (guint)source, FALSE, op->buf, NULL);
   return TRUE;
 }
@@ -108,6 +144,11 @@ add (FarCopies *c, guint32 place, guint32 targets) {
   c->repairs_under_way++;
   if (read_source (op)) {
     c->tokens -= (gint64)PLACE_BYTES;
+    /* The room is taken now: others begin before this one writes. */
+    for (guint t = 1; t < COPIES_TARGETS; t++)
+      if ((targets >> t & 1) && copies_get (c->map, place, t) == COPY_NONE)
+        copies_set (c->map, place, t, COPY_OLD);
+    copies_update_wants (c);
     return TRUE;
   }
   c->repairs_under_way--;
@@ -119,7 +160,6 @@ static void
 write_targets (Op *op) {
   FarCopies *c = op->copies;
 
-  op->reading = FALSE;
   for (guint t = 0; t < COPIES_TARGETS; t++)
     if (op->targets >> t & 1) {
       copies_set (c->map, op->place, t, COPY_OLD);
@@ -129,19 +169,76 @@ write_targets (Op *op) {
   copies_update_wants (c);
 }
 
+/* What was read is not what was written: another copy is read. Where none is good a damaged one is better than none, for most
+ * of its pages are good; reads find out which. */
+static void
+is_damaged (Op *op) {
+  FarCopies *c = op->copies;
+
+  const gboolean was_suspect = op->source_state == COPY_SUSPECT;
+
+  if (!was_suspect)
+    copies_damaged (c, op->place, op->source);
+  if (read_source (op))
+    return;
+  op->source_state = COPY_SUSPECT;
+  if (was_suspect && !has_good (c, op->place))
+    write_targets (op);
+  else
+    end (op, TRUE); /* then it is looked at as what it is now */
+}
+
+/* A copy is never made of what nobody has looked at: damage would spread to where the good one was. */
+static gboolean
+on_check (gpointer data) {
+  Op *op = data;
+  FarCopies *c = op->copies;
+  const gsize from = op->checked;
+
+  if (op->generation != c->generations[op->place]) {
+    source_clear (&op->check_source);
+    end (op, TRUE);
+  } else if (!storage_is_sound (&c->base, op->offset, op->buf, from, from + CHECK_BYTES)) {
+    source_clear (&op->check_source);
+    is_damaged (op);
+  } else {
+    op->checked += CHECK_BYTES;
+    if (op->checked < op->bytes)
+      return G_SOURCE_CONTINUE;
+    source_clear (&op->check_source);
+    op->source_state = COPY_VALID; /* also of one that was suspect */
+    write_targets (op);
+  }
+  copies_kick (c);
+  return G_SOURCE_REMOVE;
+}
+
+static void
+read_part_done (Op *op, const Part *part, int error) {
+  FarCopies *c = op->copies;
+  const gboolean is_other = op->generation != c->generations[op->place];
+
+  op->reading = FALSE;
+  op->tried |= 1u << part->target;
+  if (error == EIO && !is_other && part->target == COPIES_LOCAL)
+    copies_damaged (c, op->place, COPIES_LOCAL); /* what can't be read protects nothing */
+  if (error && !is_other && read_source (op))
+    return;
+  if (error || is_other) {
+    end (op, error == 0);
+    return;
+  }
+  op->checked = 0;
+  op->check_source = source_timeout (0, on_check, op);
+}
+
 static void
 repair_part_done (Op *op, const Part *part, int error) {
   FarCopies *c = op->copies;
   const gboolean is_other = op->generation != c->generations[op->place];
 
   if (op->reading) {
-    op->tried |= 1u << part->target;
-    if (error && !is_other && read_source (op))
-      return;
-    if (!error && !is_other)
-      write_targets (op);
-    else
-      end (op, error == 0);
+    read_part_done (op, part, error);
     return;
   }
   if (error) {
@@ -191,14 +288,27 @@ has_tokens (FarCopies *c, guint *ret_wait_ms) {
   return FALSE;
 }
 
+/* What is damaged or lost, and nobody wants any more. */
+static gboolean
+is_over (FarCopies *c, guint32 place) {
+  return (copies_is_lost (c->map, place)
+          || (copies_in_state (c->map, place, COPY_SUSPECT) && !copies_in_state (c->map, place, COPY_VALID)))
+         && !g_hash_table_contains (c->busy, GUINT_TO_POINTER (place)) && !storage_is_wanted (&c->base, place * PLACE_BYTES);
+}
+
 /* FALSE: no more can be begun now. */
 static gboolean
 look_at (FarCopies *c, const struct copies_policy *policy, guint32 place, guint *ret_wait_ms) {
   struct copies_plan plan;
 
+  if (is_over (c, place)) {
+    c->generations[place]++;
+    copies_discard (c->map, place);
+  }
+
   copies_plan_repair (policy, c->map, place, &plan);
-  if (plan.is_short)
-    copies_note_short (c);
+  if (policy->local_down && (plan.add || plan.is_short)) /* nobody says when storage is back */
+    c->wear_wait_us = c->wear_wait_us ? MIN (c->wear_wait_us, G_USEC_PER_SEC) : G_USEC_PER_SEC;
   if (!plan.add && !plan.drop)
     return TRUE;
   if (g_hash_table_contains (c->busy, GUINT_TO_POINTER (place)))
@@ -213,6 +323,17 @@ look_at (FarCopies *c, const struct copies_policy *policy, guint32 place, guint 
   if (c->pass == 0 && copies_counted (policy, c->map, place) > 1) {
     c->scan_left = TRUE;
     return TRUE;
+  }
+  if ((plan.add & COPIES_LOCAL_BIT) && copies_can_wait_for_storage (policy, c->map, place)) {
+    const guint64 wait_us = storage_spend_wait_us (&c->base, PLACE_BYTES);
+
+    /* What is in no danger is not worth more wear than was allowed. */
+    if (wait_us) {
+      c->wear_wait_us = c->wear_wait_us ? MIN (c->wear_wait_us, wait_us) : wait_us;
+      plan.add &= ~COPIES_LOCAL_BIT;
+      if (!plan.add)
+        return TRUE;
+    }
   }
   if (c->repairs_under_way >= REPAIRS_MAX || !has_tokens (c, ret_wait_ms))
     return FALSE;
@@ -238,6 +359,7 @@ pump (FarCopies *c) {
       return;
     c->scanning = TRUE;
     c->scan_wanted = c->scan_found = c->scan_left = FALSE;
+    c->wear_wait_us = 0;
     c->cursor = c->pass = 0;
   }
   for (guint n = 0; n < SCAN_PLACES; n++) {
@@ -251,6 +373,8 @@ pump (FarCopies *c) {
       copies_update_wants (c);
       if (c->scan_wanted && !c->repairs_under_way && !c->trims_under_way)
         pump_later (c, 20);
+      else
+        look_again_for_storage (c);
       return;
     }
     if (!look_at (c, policy, c->cursor, &wait_ms)) {
@@ -275,9 +399,12 @@ copies_repair_place (FarCopies *c, guint32 place) {
     return;
   if (c->scanning || c->pause_until > g_get_monotonic_time () || c->ending || !look_at (c, policy, place, &wait_ms))
     copies_repair_wake (c);
+  else
+    look_again_for_storage (c);
 }
 
 void
 copies_repair_clear (FarCopies *c) {
   source_clear (&c->repair_source);
+  source_clear (&c->wear_source);
 }

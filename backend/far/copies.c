@@ -4,18 +4,14 @@
 
 #include <string.h>
 
-/* Blocks that a lease has beyond those in use, so that writes need not wait for a grant; and what it may have beyond that
- * before it gives some back. */
-#define AHEAD_BLOCKS 64u
-#define WANT_STEP 32u
-#define SURPLUS_BLOCKS 128u
-
 /* ---- what is known of donors ---- */
 
 static guint64
 level_of (const Donor *donor) {
   const struct lease_answer *lease = &donor->figures.lease;
 
+  if (donor->options.leaves)
+    return 0;
   return lease->revoke ? MIN (lease->level, lease->revoke_level) : lease->level;
 }
 
@@ -28,44 +24,33 @@ copies_policy_now (FarCopies *c) {
     const guint64 used = copies_used (c->map, d), level = level_of (donor);
 
     if (donor->up)
-      c->policy.donors[d] = donor->figures.lease.revoke && used > level ? COPIES_DONOR_LEAVING : COPIES_DONOR_UP;
+      c->policy.donors[d] = (donor->figures.lease.revoke || donor->options.leaves) && used > level ? COPIES_DONOR_LEAVING : COPIES_DONOR_UP;
     else
       c->policy.donors[d] = donor->away_source ? COPIES_DONOR_AWAY : COPIES_DONOR_GONE;
     c->policy.room[d] = donor->up && level > used ? level - used : 0;
+    c->policy.free[d] = donor->figures.lease.free;
   }
   c->policy.local_down = !storage_is_reachable (c->local, &since);
   return &c->policy;
 }
 
 void
-copies_note_short (FarCopies *c) {
-  for (guint d = 0; d < c->options.n_donors; d++) {
-    Donor *donor = &c->donors[d];
-
-    /* Once more than it has granted, not more at each place that is short. */
-    if (donor->up && c->policy.room[d] == 0 && donor->figures.lease.level >= donor->wanted)
-      donor->shortage = donor->wanted + 2 * AHEAD_BLOCKS - MIN (donor->wanted, copies_used (c->map, d));
-  }
-}
-
-void
 copies_update_wants (FarCopies *c) {
   if (c->ending || c->closing)
     return;
-  copies_policy_now (c);
   for (guint d = 0; d < c->options.n_donors; d++) {
     Donor *donor = &c->donors[d];
-    guint64 wanted;
+    const struct lease_answer *lease = &donor->figures.lease;
+    const struct copies_need need = { .used = copies_used (c->map, d),
+                                      .asked = donor->wanted,
+                                      .free = donor->up ? lease->free : G_MAXUINT64,
+                                      .most = MIN (donor->options.blocks_max, c->options.n_places),
+                                      .grows = c->options.mode != COPIES_STORAGE,
+                                      .is_revoked = lease->revoke != 0 || donor->options.leaves,
+                                      .revoke_level = donor->options.leaves ? 0 : lease->revoke_level };
+    const guint64 wanted = copies_want (&need);
 
-    if (c->policy.room[d] > 2 * AHEAD_BLOCKS)
-      donor->shortage = 0;
-    wanted = copies_used (c->map, d) + (c->options.mode == COPIES_STORAGE ? 0 : MAX (AHEAD_BLOCKS, donor->shortage));
-    wanted = MIN ((wanted + WANT_STEP - 1) / WANT_STEP * WANT_STEP, MIN (donor->options.blocks_max, c->options.n_places));
-    if (donor->figures.lease.revoke)
-      wanted = MIN (wanted, donor->figures.lease.revoke_level);
-    else if (wanted < donor->wanted && wanted + SURPLUS_BLOCKS > donor->wanted)
-      continue; /* not up and down all the time */
-    if (wanted == donor->wanted)
+    if (wanted == donor->wanted || !donor->channel || donor->ending)
       continue;
     donor->wanted = wanted;
     page_channel_want (donor->channel, wanted);
@@ -148,7 +133,7 @@ on_changed (PageChannel *channel, gpointer data) {
   const gboolean was_up = donor->up;
 
   page_channel_figures (channel, &donor->figures);
-  if (c->ending || c->closing)
+  if (c->ending || c->closing || donor->ending)
     return;
   switch (donor->figures.state) {
   case PAGE_CHANNEL_ATTACHED:
@@ -165,7 +150,8 @@ on_changed (PageChannel *channel, gpointer data) {
     detached (donor);
   }
   if (was_up != donor->up || was.level != donor->figures.lease.level || was.revoke != donor->figures.lease.revoke
-      || was.revoke_level != donor->figures.lease.revoke_level || was.lease != donor->figures.lease.lease)
+      || was.revoke_level != donor->figures.lease.revoke_level || was.lease != donor->figures.lease.lease
+      || !was.free != !donor->figures.lease.free)
     note_change (c);
 }
 
@@ -227,6 +213,15 @@ allocate (Storage *storage, guint64 offset, guint64 bytes, GError **error) {
   return storage_allocate (((FarCopies *)storage)->local, offset, bytes, error);
 }
 
+static gboolean
+wears (Storage *storage, guint64 offset) {
+  FarCopies *c = (FarCopies *)storage;
+  struct copies_plan plan;
+
+  copies_plan_write (copies_policy_now (c), c->map, (guint32)(offset / PLACE_BYTES), &plan);
+  return plan.add & COPIES_LOCAL_BIT;
+}
+
 static void
 clear (Storage *storage) {
   FarCopies *c = (FarCopies *)storage;
@@ -254,6 +249,7 @@ static const struct storage_kind copies_kind = {
   .allocate = allocate,
   .discards_depth = 1,
   .read_again = copies_io_read_again,
+  .wears = wears,
   .free = clear,
 };
 
@@ -268,6 +264,10 @@ open_donor (FarCopies *c, guint d, GError **error) {
   donor->copies = c;
   donor->number = d;
   donor->options = c->options.donors[d];
+  if (!donor->options.name) { /* it has left */
+    copies_donor_left (c->map, d);
+    return TRUE;
+  }
   options.name = donor->options.name;
   options.address = donor->options.address;
   options.psk_identity = donor->options.psk_identity;
@@ -333,6 +333,8 @@ far_copies_new (const FarCopiesOptions *options, Storage *local, void *state, gs
     }
     c->options.n_donors++;
   }
+  for (guint d = options->n_donors; d < COPIES_DONORS_MAX; d++)
+    copies_donor_left (c->map, d); /* it had the highest number */
   make_placement (c);
   copies_update_wants (c);
   storage_on_settled (local, settled, c);
@@ -375,9 +377,26 @@ far_copies_end (FarCopies *c, guint timeout_ms, void (*done) (gpointer data), gp
   c->ending = TRUE;
   c->end_done = done;
   c->end_data = data;
-  c->end_left = c->options.n_donors;
   for (guint d = 0; d < c->options.n_donors; d++)
-    page_channel_end_lease (c->donors[d].channel, timeout_ms, one_ended, &c->donors[d]);
+    c->end_left += c->donors[d].channel && !c->donors[d].ending;
+  if (c->end_left == 0)
+    c->end_source = source_timeout (0, on_ended, c);
+  for (guint d = 0; d < c->options.n_donors; d++)
+    if (c->donors[d].channel && !c->donors[d].ending)
+      page_channel_end_lease (c->donors[d].channel, timeout_ms, one_ended, &c->donors[d]);
+}
+
+void
+far_copies_donor_leaves (FarCopies *c, guint d, gboolean leaves) {
+  c->donors[d].options.leaves = leaves;
+  note_change (c);
+}
+
+void
+far_copies_donor_end (FarCopies *c, guint d, guint timeout_ms, void (*done) (gpointer data, gboolean ok), gpointer data) {
+  c->donors[d].ending = TRUE;
+  c->donors[d].up = FALSE;
+  page_channel_end_lease (c->donors[d].channel, timeout_ms, done, data);
 }
 
 /* ---- figures ---- */
@@ -385,27 +404,17 @@ far_copies_end (FarCopies *c, guint timeout_ms, void (*done) (gpointer data), gp
 void
 far_copies_figures (FarCopies *c, FarCopiesFigures *ret_figures) {
   const struct copies_policy *policy = copies_policy_now (c);
+  struct copies_protection protection;
   struct copies_figures map;
 
   *ret_figures = c->figures;
   ret_figures->mode = c->options.mode;
   ret_figures->n_donors = c->options.n_donors;
-  ret_figures->places = ret_figures->protected = ret_figures->degraded = ret_figures->endangered = 0;
-  for (guint32 p = 0; p < c->options.n_places; p++) {
-    const int counted = copies_counted (policy, c->map, p);
-    struct copies_plan plan;
-
-    if (counted < 0)
-      continue;
-    ret_figures->places++;
-    copies_plan_repair (policy, c->map, p, &plan);
-    if (counted == 0)
-      ret_figures->endangered++;
-    else if (plan.add || plan.is_short)
-      ret_figures->degraded++;
-    else
-      ret_figures->protected ++;
-  }
+  copies_protection (policy, c->map, &protection);
+  ret_figures->places = protection.places;
+  ret_figures->protected = protection.is_protected;
+  ret_figures->degraded = protection.degraded;
+  ret_figures->endangered = protection.endangered;
   copies_figures (c->map, &map);
   ret_figures->lost = map.lost;
   ret_figures->local_valid = map.count[COPIES_LOCAL][COPY_VALID];
@@ -432,6 +441,8 @@ far_copies_donor_figures (FarCopies *c, guint d, FarDonorFigures *ret_figures) {
                                     .damaged = donor->damaged,
                                     .failed_writes = donor->failed_writes,
                                     .read_p50_us = (guint64)c->speeds[1 + d].p50_us,
-                                    .read_p95_us = (guint64)c->speeds[1 + d].p95_us };
-  page_channel_figures (donor->channel, &ret_figures->channel);
+                                    .read_p95_us = (guint64)c->speeds[1 + d].p95_us,
+                                    .leaves = donor->options.leaves };
+  if (donor->channel)
+    page_channel_figures (donor->channel, &ret_figures->channel);
 }

@@ -21,20 +21,21 @@
 #include "io/storage.h"
 
 typedef struct {
-  const char *name;         /* "hostb" */
+  const char *name;         /* "hostb"; NULL: there is none of that number any more, and what the map says of it is nothing */
   const char *address;      /* as in PageChannelOptions */
   const char *domain;       /* donors of the same may fail together */
   const char *psk_identity; /* NULL: no TLS */
   const guint8 *psk;
   gsize psk_bytes;
   guint64 blocks_max; /* of 2 MiB that are asked of it */
+  gboolean leaves;    /* all that is there is to be elsewhere */
 } FarDonorOptions;
 
 typedef struct {
   const char *name; /* of the disk, for the log */
   enum copies_mode mode;
   guint32 n_places;
-  guint n_donors; /* 1 … COPIES_DONORS_MAX */
+  guint n_donors; /* 0 … COPIES_DONORS_MAX */
   const FarDonorOptions *donors;
   guint8 vm[LEASE_ID_BYTES], host[LEASE_ID_BYTES], boot[LEASE_ID_BYTES];
   guint32 disk;        /* its number within the VM */
@@ -61,8 +62,14 @@ FarCopies *far_copies_of (Storage *storage);
 /* The VM has ended: gives all leases back; done is called when that is so, or after timeout_ms. Nothing is written any more. */
 void far_copies_end (FarCopies *copies, guint timeout_ms, void (*done) (gpointer data), gpointer data);
 
+/* Whether that donor is to leave: it is taken for one that wants all of its blocks back. */
+void far_copies_donor_leaves (FarCopies *copies, guint donor, gboolean leaves);
+/* Gives back what it has lent, as far_copies_end does for all. Nothing is asked of it any more. */
+void far_copies_donor_end (FarCopies *copies, guint donor, guint timeout_ms, void (*done) (gpointer data, gboolean ok),
+                           gpointer data);
+
 typedef struct {
-  const char *name, *domain, *address;
+  const char *name, *domain, *address; /* name NULL: there is none of that number */
   PageChannelFigures channel;
   enum copies_donor_state state;
   guint64 valid, old, suspect; /* places */
@@ -70,6 +77,7 @@ typedef struct {
   guint64 damaged; /* reads that brought something else than what was written */
   guint64 failed_writes;
   guint64 read_p50_us, read_p95_us; /* 0: not known */
+  gboolean leaves;
 } FarDonorFigures;
 
 typedef struct {
@@ -89,7 +97,6 @@ typedef struct {
   guint64 degraded_writes;
   guint n_donors;
 } FarCopiesFigures;
-/* Goes over the map. */
 void far_copies_figures (FarCopies *copies, FarCopiesFigures *ret_figures);
 void far_copies_donor_figures (FarCopies *copies, guint donor, FarDonorFigures *ret_figures);
 

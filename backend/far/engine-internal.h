@@ -97,6 +97,7 @@ struct FarEngine {
   guint reads_under_way;      /* of reads, those that storage has; the others wait for what is read ahead */
   FarAhead *ahead;            /* NULL: nothing is read ahead */
   Cleaner cleaner;
+  uint32_t *owner_pages;      /* engine-owner.c: of the segment that is looked at */
   guint8 *scratch;            /* two pages */
   LogLimit log_limit;
   FarEngineFigures figures;
@@ -160,6 +161,10 @@ gboolean engine_cover_more (FarEngine *engine);
 void engine_wear_figures (FarEngine *engine, FarEngineFigures *ret_figures);
 /* Whether cleaning can still make room, or does. */
 gboolean engine_can_clean (FarEngine *engine);
+
+/* engine-owner.c */
+/* Tells storage with copies whom it may ask. */
+void engine_owner_init (FarEngine *engine);
 
 /* engine-spare.c: giving back to storage */
 void engine_spare_init (FarEngine *engine);

@@ -82,6 +82,8 @@ segment_written (StorageIo *storage, int error) {
 
 /* The bucket may be looked at again so much later at the latest. */
 #define WEAR_WAIT_MAX_MS 60000u
+/* With copies, a donor that takes it may come before that. */
+#define COPIES_WAIT_MAX_MS 1000u
 
 static gboolean
 on_wear (gpointer data) {
@@ -112,16 +114,18 @@ can_stay (FarEngine *engine) {
   return figures.slots_free > figures.slots / 2;
 }
 
-/* Takes what writing so many bytes costs. FALSE: later. */
+/* Takes what writing so many bytes costs, where storage with copies does not do that itself. FALSE: later. */
 static gboolean
 spend (FarEngine *engine, guint32 bytes) {
   const guint64 day = engine->options.wear_day_bytes, full_at = far_store_wear_full_at (engine->store);
   const gint64 now = g_get_monotonic_time ();
   guint64 wait;
 
-  if (day == 0)
+  if (day == 0 || !storage_wears (engine->storage, (guint64)far_store_next_write_place (engine->store) * FAR_SEGMENT_BYTES))
     return TRUE;
   wait = engine->hurry ? 0 : wear_wait_us (day, full_at, (guint64)now, bytes);
+  if (wait == 0 && storage_has_copies (engine->storage))
+    return TRUE;
   if (wait == 0) {
     far_store_set_wear_full_at (engine->store, wear_spend (day, full_at, (guint64)now, bytes));
     CRASH_POINT ("engine-spent");
@@ -130,7 +134,8 @@ spend (FarEngine *engine, guint32 bytes) {
   if (!engine->held_since)
     engine->held_since = now;
   if (!engine->wear_source)
-    engine->wear_source = source_timeout ((guint)MIN (wait / 1000 + 1, WEAR_WAIT_MAX_MS), on_wear, engine);
+    engine->wear_source = source_timeout ((guint)MIN (wait / 1000 + 1, storage_has_copies (engine->storage) ? COPIES_WAIT_MAX_MS : WEAR_WAIT_MAX_MS),
+                                           on_wear, engine);
   return FALSE;
 }
 

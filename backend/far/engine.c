@@ -226,6 +226,7 @@ far_engine_new (const FarEngineOptions *options, void *state, gsize state_bytes,
   engine_ahead_init (engine);
   engine_stage_init (engine);
   engine_spare_init (engine);
+  engine_owner_init (engine);
   storage_on_settled (storage, on_settled, engine);
   return engine;
 }
@@ -242,6 +243,7 @@ far_engine_free (FarEngine *engine) {
   engine_ahead_free (engine);
   engine_stage_free (engine);
   g_clear_pointer (&engine->scratch, g_aligned_free);
+  g_free (engine->owner_pages);
   g_clear_pointer (&engine->seal, seal_free);
   g_clear_pointer (&engine->store, far_store_close);
   g_free (engine->name);

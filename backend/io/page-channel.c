@@ -219,7 +219,8 @@ state_now (const PageChannel *channel, const char **ret_why) {
 static gboolean
 is_news (const struct lease_answer *a, const struct lease_answer *b) {
   return a->level != b->level || a->revoke != b->revoke || a->revoke_level != b->revoke_level || a->epoch != b->epoch
-         || a->lease != b->lease || memcmp (a->incarnation, b->incarnation, sizeof a->incarnation) != 0;
+         || a->lease != b->lease || !a->free != !b->free
+         || memcmp (a->incarnation, b->incarnation, sizeof a->incarnation) != 0;
 }
 
 static struct lease_answer

@@ -61,7 +61,7 @@ enum page_channel_state {
 };
 
 typedef struct {
-  /* state, level, revoke or reachability have changed; may be called often. From the main loop only, never from within a call
+  /* state, level, revoke, reachability, or whether the donor has room left, have changed; may be called often. From the main loop only, never from within a call
    * of the owner's; when the state becomes ATTACHED, before any request is taken. What was under way has ended before DOWN or
    * LOST is told. The channel must not be freed in it, nor in a request's done. */
   void (*changed) (PageChannel *channel, gpointer data);

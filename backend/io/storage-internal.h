@@ -30,6 +30,7 @@ struct storage_kind {
   /* For when too many discards wait: carries it out on the spot, or not at all. May be NULL. */
   void (*discard_now) (Storage *storage, guint64 offset, guint64 bytes);
   gboolean (*read_again) (Storage *storage, StorageIo *io); /* NULL: there is one copy only */
+  gboolean (*wears) (Storage *storage, guint64 offset);     /* NULL: always */
   void (*free) (Storage *storage); /* all but what is below */
 };
 
@@ -40,6 +41,8 @@ struct Storage {
   gboolean reachable;
   gint64 reachable_since;
 
+  const StorageOwner *owner; /* NULL: nobody */
+  gpointer owner_data;
   gboolean settled;
   struct io_queue held; /* writes that wait for that */
   void (*on_settled) (gpointer data);
@@ -65,6 +68,12 @@ struct storage_discard *storage_next_discard (Storage *storage);
 /* Its end; it is freed. What it was blocking is submitted. */
 void storage_discard_ended (Storage *storage, struct storage_discard *discard);
 gboolean storage_discard_overlaps (const Storage *storage, guint64 offset, guint64 bytes);
+
+/* What the owner says, and what holds where there is none. */
+gboolean storage_is_sound (const Storage *storage, guint64 offset, const guint8 *buf, gsize from, gsize to);
+gboolean storage_is_wanted (const Storage *storage, guint64 offset);
+void storage_spend (const Storage *storage, gsize bytes);
+guint64 storage_spend_wait_us (const Storage *storage, gsize bytes);
 
 /* Ends it with an error, at the next turn of the main loop. */
 void storage_refuse (Storage *storage, StorageIo *io, int error);

@@ -201,6 +201,38 @@ storage_has_copies (const Storage *storage) {
   return storage->kind->read_again != NULL;
 }
 
+void
+storage_set_owner (Storage *storage, const StorageOwner *owner, gpointer data) {
+  storage->owner = owner;
+  storage->owner_data = data;
+}
+
+gboolean
+storage_wears (Storage *storage, guint64 offset) {
+  return !storage->kind->wears || storage->kind->wears (storage, offset);
+}
+
+gboolean
+storage_is_sound (const Storage *storage, guint64 offset, const guint8 *buf, gsize from, gsize to) {
+  return !storage->owner || storage->owner->is_sound (storage->owner_data, offset, buf, from, to);
+}
+
+gboolean
+storage_is_wanted (const Storage *storage, guint64 offset) {
+  return !storage->owner || storage->owner->is_wanted (storage->owner_data, offset);
+}
+
+void
+storage_spend (const Storage *storage, gsize bytes) {
+  if (storage->owner)
+    storage->owner->spend (storage->owner_data, bytes);
+}
+
+guint64
+storage_spend_wait_us (const Storage *storage, gsize bytes) {
+  return storage->owner ? storage->owner->spend_wait_us (storage->owner_data, bytes) : 0;
+}
+
 unsigned
 storage_reap (Storage *storage) {
   return (storage->refused.first ? call_refused (storage) : 0) + storage->kind->reap (storage);

@@ -79,6 +79,23 @@ gboolean storage_read_again (Storage *storage, StorageIo *io);
 /* Whether there can be other copies. */
 gboolean storage_has_copies (const Storage *storage);
 
+/* What those who write to a storage with copies know, and its copies ask before they make others of themselves. */
+typedef struct {
+  /* Whether what was read at that offset is what was written there, as far as anybody wants it still. Only what begins in
+   * buf's bytes [from, to) is looked at. */
+  gboolean (*is_sound) (gpointer data, guint64 offset, const guint8 *buf, gsize from, gsize to);
+  /* Whether anybody wants anything of what is at that offset. */
+  gboolean (*is_wanted) (gpointer data, guint64 offset);
+  /* So many bytes are about to be written to what wears out: on behalf of whoever. */
+  void (*spend) (gpointer data, gsize bytes);
+  /* µs until so many may be written within the budget; 0: now. */
+  guint64 (*spend_wait_us) (gpointer data, gsize bytes);
+} StorageOwner;
+/* owner stays. Only for storage with copies. */
+void storage_set_owner (Storage *storage, const StorageOwner *owner, gpointer data);
+/* Whether a write there would go to what wears out. With copies, the owner is told (spend) of all that does. */
+gboolean storage_wears (Storage *storage, guint64 offset);
+
 /* Calls done of what has ended by now, without waiting for the main loop's next turn. Returns how many have. Costs no system
  * call if nothing has. */
 unsigned storage_reap (Storage *storage);

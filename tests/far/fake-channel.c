@@ -18,11 +18,11 @@ struct PageChannel {
 };
 
 typedef struct {
-  guint64 arena, lease, level, used, capacity;
+  guint64 arena, lease, level, used, capacity, takes;
   GHashTable *blocks; /* number → memory */
   gboolean up, hung, revoke;
   guint slow_ms, corrupt;
-  guint64 revoke_level, revoke_number, requests;
+  guint64 revoke_level, revoke_number, requests, asked;
   PageChannel *channel;
 } Fake;
 
@@ -43,7 +43,7 @@ fake_init (guint64 capacity, GRand *rand) {
   ended_leases = 0;
   for (guint d = 0; d < FAKE_DONORS; d++)
     fakes[d] = (Fake){
-      .arena = d + 1, .capacity = capacity, .up = TRUE, .blocks = g_hash_table_new_full (NULL, NULL, NULL, g_free)
+      .arena = d + 1, .capacity = capacity, .takes = G_MAXUINT64, .up = TRUE, .blocks = g_hash_table_new_full (NULL, NULL, NULL, g_free)
     };
 }
 
@@ -72,7 +72,7 @@ carry_out (Fake *fake, PageIo *io) {
     if (testing_below (fake_rand, 1000) < fake->corrupt)
       for (gsize at = 0; at < io->bytes; at += 4096)
         ((guint8 *)io->buf)[at + testing_below (fake_rand, 4096)] ^= 1;
-  } else if (!memory && g_hash_table_size (fake->blocks) >= fake->level) {
+  } else if (!memory && g_hash_table_size (fake->blocks) >= MIN (fake->level, fake->takes)) {
     error = ENOSPC;
   } else {
     if (!memory)
@@ -128,6 +128,7 @@ on_work (gpointer data) {
 void
 page_channel_submit (PageChannel *channel, PageIo *io) {
   io->began = g_get_monotonic_time ();
+  fakes[channel->donor].asked++;
   g_queue_push_tail (&channel->submitted, io);
 }
 
@@ -153,6 +154,7 @@ answer_level (PageChannel *channel) {
   fake->level = MAX (MIN (channel->wanted, most), used);
   lease->level = fake->level;
   lease->used = used;
+  lease->free = fake->revoke || fake->capacity < fake->level ? 0 : fake->capacity - fake->level;
   lease->revoke = fake->revoke ? fake->revoke_number : 0;
   lease->revoke_level = fake->revoke ? fake->revoke_level : 0;
 }
@@ -284,6 +286,43 @@ fake_set_corrupt (guint donor, guint permille) {
 }
 
 void
+fake_damage (guint donor) {
+  GHashTableIter iter;
+  gpointer memory;
+
+  g_hash_table_iter_init (&iter, fakes[donor].blocks);
+  while (g_hash_table_iter_next (&iter, NULL, &memory))
+    for (gsize at = 512u << 10; at < LEASE_BLOCK_BYTES; at += 4096)
+      ((guint8 *)memory)[at + testing_below (fake_rand, 4096)] ^= 1;
+}
+
+guint64
+fake_differences (guint a, guint b) {
+  GHashTableIter iter;
+  gpointer block, memory;
+  guint64 n = 0;
+
+  g_hash_table_iter_init (&iter, fakes[a].blocks);
+  while (g_hash_table_iter_next (&iter, &block, &memory)) {
+    const guint8 *other = g_hash_table_lookup (fakes[b].blocks, block);
+
+    n += other && memcmp (memory, other, LEASE_BLOCK_BYTES) != 0;
+  }
+  return n;
+}
+
+void
+fake_set_capacity (guint donor, guint64 blocks) {
+  fakes[donor].capacity = blocks;
+  change_soon (fakes[donor].channel);
+}
+
+void
+fake_shrink (guint donor, guint64 level) {
+  fakes[donor].takes = level;
+}
+
+void
 fake_lose_arena (guint donor) {
   fakes[donor].arena += 100;
   fakes[donor].lease++;
@@ -324,4 +363,9 @@ fake_requests (guint donor) {
 guint64
 fake_ended_leases (void) {
   return ended_leases;
+}
+
+guint64
+fake_asked (guint donor) {
+  return fakes[donor].asked;
 }

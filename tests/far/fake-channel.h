@@ -20,6 +20,15 @@ void fake_set_hung (guint donor, gboolean hung);
 void fake_set_slow (guint donor, guint ms);
 /* So many of a thousand reads come with a byte changed. */
 void fake_set_corrupt (guint donor, guint permille);
+/* So much is there to be lent. */
+void fake_set_capacity (guint donor, guint64 blocks);
+/* It takes no more blocks than that, whatever it has promised; nobody is told. G_MAXUINT64: as
+ * before. */
+void fake_shrink (guint donor, guint64 level);
+/* One byte of each page that it has, but for the first 512 KiB of a block, is another one from now on. */
+void fake_damage (guint donor);
+/* Blocks that both have and that differ. */
+guint64 fake_differences (guint a, guint b);
 /* All of its memory is gone. */
 void fake_lose_arena (guint donor);
 /* 0: nothing is wanted back. Otherwise it is to come down to `level`. */
@@ -31,5 +40,7 @@ guint64 fake_used (guint donor);
 guint64 fake_ended_leases (void);
 /* Reads and writes that were answered, of all donors. */
 guint64 fake_requests (guint donor);
+/* Those that were asked of it. */
+guint64 fake_asked (guint donor);
 
 #endif

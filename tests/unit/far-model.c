@@ -681,8 +681,11 @@ model_recount (const struct far_model *model) {
   recount_pages (model, &recount);
   for (uint32_t segment = 0; segment < geometry->n_places; segment++) {
     struct far_segment where;
+    uint32_t at;
 
     far_store_segment (model->store, segment, &where);
+    g_assert_true (far_store_segment_at (model->store, where.place, &at));
+    g_assert_cmpuint (at, ==, segment);
     g_assert_cmpuint (where.place, <, geometry->n_places);
     g_assert_false (places[where.place]);
     places[where.place] = true;

@@ -458,6 +458,147 @@ test_plans (void) {
   g_rand_free (rand);
 }
 
+/* ---- what is known of all places, and what is asked of donors ---- */
+
+/* Place by place, and by the words that there are. */
+static void
+check_all_places (const struct copies_policy *policy, const struct copies *copies) {
+  struct copies_protection sum = { 0 }, said;
+
+  for (guint p = 0; p < PLACES; p++) {
+    const int good = copies_counted (policy, copies, p);
+    struct copies_plan plan;
+
+    if (good < 0)
+      continue;
+    sum.places++;
+    copies_plan_repair (policy, copies, p, &plan);
+    if (good == 0)
+      sum.endangered++;
+    else if (plan.add || plan.is_short)
+      sum.degraded++;
+    else
+      sum.is_protected++;
+  }
+  copies_protection (policy, copies, &said);
+  g_assert_cmpmem (&said, sizeof said, &sum, sizeof sum);
+}
+
+static void
+test_protection (void) {
+  GRand *rand = testing_rand ();
+  guint64 *state = g_malloc0 (copies_state_bytes (PLACES));
+  struct copies *copies;
+
+  copies_format (state, PLACES);
+  copies = open_map (state);
+  for (guint step = 0; step < testing_steps (20000); step++) {
+    const guint p = (guint)testing_below (rand, PLACES), d = (guint)testing_below (rand, 6);
+    /* Few kinds of places at a time, so that they share them, and come and go. */
+    const guint targets = step / 500 % 2 ? 7 : 2;
+    struct copies_policy policy;
+
+    if (testing_once_in (rand, 50)) {
+      copies_donor_attached (copies, d, (const guint8[LEASE_ID_BYTES]){ 1 }, step + 1);
+    } else if (testing_once_in (rand, 100)) {
+      copies_close (copies);
+      copies = open_map (state);
+    } else if (testing_once_in (rand, 10)) {
+      copies_discard (copies, p);
+    } else {
+      copies_set (copies, p, (guint)testing_below (rand, targets), (enum copy_state)testing_below (rand, 4));
+    }
+    random_policy (rand, &policy);
+    check_all_places (&policy, copies);
+  }
+  copies_close (copies);
+  g_free (state);
+  g_rand_free (rand);
+}
+
+/* Borrowers that share one donor, each as page_channel_want and lease_donor do it. */
+static void
+share (GRand *rand) {
+  const guint64 arena = 10 + testing_below (rand, 3000);
+  const guint n = 1 + (guint)testing_below (rand, 6);
+  struct copies_need need[6];
+  guint64 level[6] = { 0 }, promised = 0, all_used = 0, changes = 0;
+
+  for (guint b = 0; b < n; b++)
+    need[b] = (struct copies_need){ .free = G_MAXUINT64, .most = 1 + testing_below (rand, 2000), .grows = TRUE };
+  for (guint step = 0; step < 400; step++)
+    for (guint b = 0; b < n; b++) {
+      const gboolean is_quiet = step >= 300;
+      const guint64 more = testing_below (rand, 9);
+      guint64 want;
+
+      /* What the disk holds grows, but not beyond its lease, and shrinks. */
+      if (!is_quiet && testing_once_in (rand, 8))
+        need[b].used -= testing_below (rand, need[b].used + 1);
+      else if (!is_quiet)
+        need[b].used = MIN (need[b].used + more, MIN (level[b], need[b].most));
+      want = copies_want (&need[b]);
+      changes += step >= 350 && want != need[b].asked;
+      g_assert_cmpuint (want, >=, need[b].used);
+      g_assert_cmpuint (want, <=, need[b].most);
+      need[b].asked = want;
+      promised -= level[b];
+      level[b] = MAX (MIN (want, arena - promised), need[b].used);
+      promised += level[b];
+      g_assert_cmpuint (promised, <=, arena);
+      need[b].free = arena - promised;
+    }
+  g_assert_cmpuint (changes, ==, 0); /* when nobody needs more, nothing moves */
+  for (guint b = 0; b < n; b++)
+    all_used += need[b].used;
+  for (guint b = 0; b < n; b++) {
+    const guint64 most = need[b].most - need[b].used;
+
+    g_assert_cmpuint (level[b] - need[b].used, <=, 100); /* no more than is of use */
+    /* Whoever is to go on has room, as long as there is any: no one sits on all of it. */
+    if (all_used + 8 * n * n <= arena)
+      g_assert_cmpuint (level[b] - need[b].used, >=, MIN (most, 1));
+  }
+}
+
+static void
+test_want (void) {
+  GRand *rand = testing_rand ();
+  struct copies_need need = { .used = 3, .free = 93, .most = 1000, .grows = true };
+
+  g_assert_cmpuint (copies_want (&need), ==, 11); /* a tiny disk, of a small arena */
+  need.asked = 11;
+  for (need.used = 3; need.used <= 5; need.used++)
+    g_assert_cmpuint (copies_want (&need), ==, 11); /* not at each block */
+  need.used = 8;
+  g_assert_cmpuint (copies_want (&need), ==, 16); /* before it is used up */
+  need = (struct copies_need){ .used = 400, .asked = 450, .free = 1000, .most = 1000, .grows = true };
+  for (; need.used > 392; need.used--)
+    g_assert_cmpuint (copies_want (&need), ==, 450);
+  need.used = 300;
+  g_assert_cmpuint (copies_want (&need), ==, 337);
+  need.free = 0; /* others want some */
+  g_assert_cmpuint (copies_want (&need), ==, 375);
+  need.asked = 337;
+  g_assert_cmpuint (copies_want (&need), ==, 319);
+  for (guint n = 0; n < 10; n++)
+    need.asked = copies_want (&need);
+  g_assert_cmpuint (need.asked, ==, 301);
+  need.is_revoked = true;
+  need.revoke_level = 5;
+  g_assert_cmpuint (copies_want (&need), ==, 5);
+  need.revoke_level = 5000;
+  g_assert_cmpuint (copies_want (&need), ==, 301);
+  need.most = 200; /* it was made smaller: what is there is given back when it is */
+  g_assert_cmpuint (copies_want (&need), ==, 300);
+  need.grows = false;
+  need.is_revoked = false;
+  g_assert_cmpuint (copies_want (&need), ==, 300);
+  for (guint round = 0; round < testing_steps (300); round++)
+    share (rand);
+  g_rand_free (rand);
+}
+
 static void
 test_modes (void) {
   enum copies_mode mode;
@@ -542,13 +683,54 @@ test_spread (void) {
   g_assert_cmpuint (pairs, <=, 24); /* of 66: 4 orders of 6 sets */
 }
 
+/* A donor that was removed: nothing there counts any more, over the next worker's start too; but what it has is not forgotten as
+ * long as it has something. */
+static void
+test_left (void) {
+  const gsize bytes = copies_state_bytes (PLACES);
+  guint64 *state = g_malloc0 (bytes), lease;
+  guint8 incarnation[LEASE_ID_BYTES];
+  struct copies *copies;
+
+  copies_format (state, PLACES);
+  copies = open_map (state);
+  for (guint d = 0; d < 3; d++)
+    copies_donor_attached (copies, d, (const guint8[LEASE_ID_BYTES]){ 1 }, 7);
+  copies_set (copies, 0, COPIES_LOCAL, COPY_VALID);
+  copies_set (copies, 0, 1 + 2, COPY_VALID);
+  copies_set (copies, 1, 1 + 2, COPY_VALID);
+  copies_set (copies, 1, 1 + 0, COPY_SUSPECT);
+  copies_set (copies, 2, 1 + 2, COPY_VALID);
+  copies_donor_left (copies, 1);
+  copies_donor_left (copies, 2);
+  copies_donor (copies, 1, incarnation, &lease);
+  g_assert_cmpuint (lease, ==, 0); /* had nothing */
+  copies_close (copies);
+  copies = open_map (state);
+  copies_donor (copies, 2, incarnation, &lease);
+  g_assert_cmpuint (lease, ==, 7);
+  for (guint p = 0; p < 3; p++)
+    g_assert_cmpint (copies_get (copies, p, 1 + 2), ==, COPY_OLD);
+  g_assert_cmpint (copies_get (copies, 0, COPIES_LOCAL), ==, COPY_VALID);
+  g_assert_false (copies_is_lost (copies, 0));
+  g_assert_false (copies_is_lost (copies, 1));
+  g_assert_true (copies_is_lost (copies, 2));
+  copies_donor_attached (copies, 2, (const guint8[LEASE_ID_BYTES]){ 2 }, 7); /* another one has its number */
+  g_assert_cmpuint (copies_used (copies, 2), ==, 0);
+  copies_close (copies);
+  g_free (state);
+}
+
 int
 main (int argc, char **argv) {
   testing_init (&argc, &argv);
   g_test_add_func ("/copies/map", test_map);
   g_test_add_func ("/copies/write", test_write);
+  g_test_add_func ("/copies/left", test_left);
   g_test_add_func ("/copies/bad-state", test_bad_state);
   g_test_add_func ("/copies/plans", test_plans);
+  g_test_add_func ("/copies/protection", test_protection);
+  g_test_add_func ("/copies/want", test_want);
   g_test_add_func ("/copies/modes", test_modes);
   g_test_add_func ("/copies/copysets", test_copysets);
   g_test_add_func ("/copies/spread", test_spread);
