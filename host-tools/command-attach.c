@@ -545,7 +545,8 @@ read_sizes (Ctl *ctl, const char *window, const char *local_max, Wish *wish, GEr
 
 gboolean
 command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
-  g_autofree char *window = NULL, *local_max = NULL, *grant = NULL, *far = NULL, *far_storage = NULL, *far_wear = NULL;
+  g_autofree char *window = NULL, *local_max = NULL, *grant = NULL, *far = NULL, *far_storage = NULL, *far_wear = NULL,
+                  *far_protection = NULL;
   g_auto (GStrv) objects = NULL;
   Flags flags = { 0 };
   g_auto (Wish) wish = { 0 };
@@ -562,6 +563,9 @@ command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
     { "far-storage", 0, 0, G_OPTION_ARG_STRING, &far_storage,
       "Where their pages go: a folder, a file, a block device, an NBD URI (" FAR_STORAGE_DEFAULT ")", "WHERE" },
     { "far-wear", 0, 0, G_OPTION_ARG_STRING, &far_wear, "What each may write to its storage in a day, or none (none)", "SIZE" },
+    { "far-protection", 0, 0, G_OPTION_ARG_STRING, &far_protection,
+      "Copies: ssd (storage and a neighbour), mirror (two neighbours), storage; or default (ssd, where there are donors)",
+      "MODE" },
     { "far-compress", 0, 0, G_OPTION_ARG_NONE, &wish.far_wish.compress, "Compress their pages (LZ4)", NULL },
     { "no-far-compress", 0, 0, G_OPTION_ARG_NONE, &wish.far_wish.no_compress, "Store their pages as they are", NULL },
     { "object", 0, 0, G_OPTION_ARG_STRING_ARRAY, &objects, "A read-only disk of this object; once for each", "NAME" },
@@ -573,6 +577,7 @@ command_attach (Ctl *ctl, int argc, char **argv, GError **error) {
   };
 
   return ctl_parse (ctl, entries, &argc, &argv, 1, 1, error) && read_sizes (ctl, window, local_max, &wish, error)
-         && read_grant (ctl, grant, &wish, error) && far_wish_read (ctl, far, far_storage, far_wear, &wish.far_wish, error)
+         && read_grant (ctl, grant, &wish, error)
+         && far_wish_read (ctl, far, far_storage, far_wear, far_protection, &wish.far_wish, error)
          && object_read_names (ctl->command, objects, &wish.more_objects, error) && attach (ctl, argv[0], &flags, &wish, error);
 }

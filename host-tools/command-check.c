@@ -13,8 +13,8 @@ static const Probe probes[] = {
   { "qemu", probe_qemu },         { "qemu-user", probe_qemu_user },
   { "hook", probe_hook },         { "apparmor", probe_apparmor },
   { "selinux", probe_selinux },   { "folder", probe_folder },
-  { "guests", probe_guests },     { "strays", probe_strays },
-  { "domain", probe_domain },
+  { "guests", probe_guests },     { "donors", probe_donors },
+  { "strays", probe_strays },     { "domain", probe_domain },
 };
 
 /* ---- findings ---- */

@@ -6,6 +6,7 @@
 #include "ctl/term.h"
 #include "ctl/text.h"
 #include "donor-list.h"
+#include "donor-live.h"
 #include "host/launch.h"
 
 #include <string.h>
@@ -16,7 +17,7 @@
 
 static const char usage[]
     = "usage: domybsctl donor list | add NAME --address=HOST:PORT --psk=FILE | remove NAME; "
-      "of this host's own: donor [status | leases | size SIZE | revoke LEASE SIZE | forget LEASE | restart | upgrade]";
+      "of this host's own: donor [status | leases | size SIZE | revoke LEASE SIZE | forget LEASE | reload | restart | upgrade]";
 
 typedef struct {
   Ctl *ctl;
@@ -372,13 +373,39 @@ replace (Run *run, const char *action, GError **error) {
   return TRUE;
 }
 
+/* The keys are what another worker reads. A file that it could not begin with is refused here: borrowers would wait. */
+static gboolean
+reload (Run *run, GError **error) {
+  g_autoptr (JsonObject) before = ask (run, "status", NULL, error), after = NULL;
+  const char *path = before ? get_string (before, "psk") : "";
+  g_autofree char *problem = *path ? host_keys_problem (path) : NULL;
+
+  if (!before)
+    return FALSE;
+  if (!*path)
+    return ctl_fail (error, CTL_ERROR_REFUSED, "donor at %s: %s; nothing was changed", run->path,
+                     get_bool (before, "tls") ? "it is of an older version; 'domybsctl donor upgrade' reads its keys anew, too"
+                                              : "it has no keys (--no-tls)");
+  if (problem)
+    return ctl_fail (error, CTL_ERROR_REFUSED, "donor at %s: its keys stay as they were: %s", run->path, problem);
+  if (!replace (run, "restart", error))
+    return FALSE;
+  after = ask (run, "status", NULL, error);
+  if (!after)
+    return FALSE;
+  ctl_json_int (run->ctl, "identities", get_int (after, "identities"));
+  ctl_say (run->ctl, "It knows %" G_GINT64_FORMAT " keys; there were %" G_GINT64_FORMAT ".", get_int (after, "identities"),
+           get_int (before, "identities"));
+  return TRUE;
+}
+
 /* ---- the command ---- */
 
 static const struct {
   const char *name;
   int arguments;
-} actions[] = { { "list", 0 }, { "add", 1 },    { "remove", 1 }, { "status", 0 },  { "leases", 0 },
-                { "size", 1 }, { "revoke", 2 }, { "forget", 1 }, { "restart", 0 }, { "upgrade", 0 } };
+} actions[] = { { "list", 0 },   { "add", 1 },    { "remove", 1 }, { "status", 0 },  { "leases", 0 }, { "size", 1 },
+                { "revoke", 2 }, { "forget", 1 }, { "reload", 0 }, { "restart", 0 }, { "upgrade", 0 } };
 
 static gboolean
 check_action (const char *action, int n, GError **error) {
@@ -403,6 +430,8 @@ act (Run *run, const char *action, char **argv, GError **error) {
     return revoke_lease (run, argv[1], argv[2], error);
   if (strcmp (action, "forget") == 0)
     return forget (run, argv[1], error);
+  if (strcmp (action, "reload") == 0)
+    return reload (run, error);
   return replace (run, action, error);
 }
 
@@ -428,6 +457,7 @@ gboolean
 command_donor (Ctl *ctl, int argc, char **argv, GError **error) {
   g_autoptr (HostDonor) donor = g_new0 (HostDonor, 1);
   g_autofree char *socket = NULL;
+  int wait_s = -1;
   const GOptionEntry entries[] = {
     { "address", 0, 0, G_OPTION_ARG_STRING, &donor->address, "add: where the donor listens: HOST:PORT, [V6]:PORT", "ADDRESS" },
     { "psk", 0, 0, G_OPTION_ARG_FILENAME, &donor->psk, "add: the file with the key, a line IDENTITY:HEXKEY", "FILE" },
@@ -435,12 +465,13 @@ command_donor (Ctl *ctl, int argc, char **argv, GError **error) {
     { "domain", 0, 0, G_OPTION_ARG_STRING, &donor->domain, "add: what fails together with it, for example a rack (itself)",
       "NAME" },
     { "size", 0, 0, G_OPTION_ARG_STRING, &donor->size, "add: the most that each VM borrows there (any)", "SIZE" },
+    { "timeout", 't', 0, G_OPTION_ARG_INT, &wait_s, "remove: wait for VMs that run at most so long (300)", "SECONDS" },
     { "socket", 0, 0, G_OPTION_ARG_FILENAME, &socket, "The control socket of this host's own donor (domybs-donor.service's)",
       "PATH" },
     G_OPTION_ENTRY_NULL,
   };
   const char *action;
-  gboolean adds;
+  gboolean adds, removes;
 
   if (!ctl_parse (ctl, entries, &argc, &argv, 0, 3, error))
     return FALSE;
@@ -451,6 +482,9 @@ command_donor (Ctl *ctl, int argc, char **argv, GError **error) {
   if (!adds && (donor->address || donor->psk || donor->identity || donor->domain || donor->size))
     return ctl_fail (error, CTL_ERROR_USAGE, "donor %s: --address, --psk, --identity, --domain and --size are for add; %s",
                      action, usage);
+  removes = strcmp (action, "remove") == 0;
+  if (wait_s != -1 && (!removes || wait_s < 0))
+    return ctl_fail (error, CTL_ERROR_USAGE, "donor %s: --timeout is for remove, and 0 or more; %s", action, usage);
   if (adds && (!donor->address || !donor->psk))
     return ctl_fail (error, CTL_ERROR_USAGE, "donor add: %s is missing; %s",
                      donor->address ? "--psk=FILE" : "--address=HOST:PORT", usage);
@@ -459,8 +493,8 @@ command_donor (Ctl *ctl, int argc, char **argv, GError **error) {
     donor->name = g_strdup (argv[1]);
     return donor_list_add (ctl, donor, error);
   }
-  if (strcmp (action, "remove") == 0)
-    return donor_list_remove (ctl, argv[1], error);
+  if (removes)
+    return donor_list_remove (ctl, argv[1], wait_s < 0 ? DONOR_LIVE_WAIT_S : wait_s, error);
   if (strcmp (action, "list") == 0)
     return donor_list_show (ctl, error);
   return steer (ctl, socket, action, argv, error);

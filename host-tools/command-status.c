@@ -90,6 +90,21 @@ append_backend (GString *out, const Vm *vm) {
 }
 
 static void
+append_copies (GString *out, const VmCopies *copies) {
+  g_autofree char *text = vm_copies_text (copies);
+
+  if (text)
+    append_field (out, "… protection", "%s", text);
+  for (unsigned i = 0; i < copies->n_donors; i++) {
+    g_autofree char *donor = vm_copies_donor_text (&copies->donors[i]),
+                    *clean = ctl_escape (copies->donors[i].name ? copies->donors[i].name : "?"),
+                    *name = g_strdup_printf ("… donor %s", clean);
+
+    append_field (out, name, "%s", donor);
+  }
+}
+
+static void
 append_far (GString *out, const Vm *vm) {
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
     g_autofree char *name = g_strdup_printf ("Far %s", domain_far_tier_name (tier)),
@@ -107,6 +122,7 @@ append_far (GString *out, const Vm *vm) {
     append_field (out, name, "%s", text);
     if (disk->storage)
       append_field (out, "… in", "%s", disk->storage);
+    append_copies (out, &disk->copies);
     if (trouble)
       append_field (out, "… trouble", "%s", trouble);
   }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "donor-list.h"
+#include "donor-live.h"
 #include "ctl/term.h"
 #include "ctl/text.h"
 
@@ -11,16 +12,22 @@ donor_list_add (Ctl *ctl, const HostDonor *donor, GError **error) {
     return FALSE;
   ctl_json_string (ctl, "name", donor->name);
   ctl_say (ctl, "VMs that are started from now on may borrow from donor '%s'.", donor->name);
+  donor_live_add (ctl, donor);
   return TRUE;
 }
 
 gboolean
-donor_list_remove (Ctl *ctl, const char *name, GError **error) {
-  if (!host_donor_remove (name, error))
+donor_list_remove (Ctl *ctl, const char *name, int wait_s, GError **error) {
+  g_autoptr (GError) reason = NULL;
+
+  /* One that was removed, and that VMs which run have not been able to leave yet, is asked after. */
+  if (!host_donor_remove (name, &reason) && !(reason->code == CTL_ERROR_NOT_FOUND && donor_live_is_there (name))) {
+    g_propagate_error (error, g_steal_pointer (&reason));
     return FALSE;
+  }
   ctl_json_string (ctl, "name", name);
-  ctl_say (ctl, "VMs that are started from now on do without donor '%s'; those that run keep what they have there.", name);
-  return TRUE;
+  ctl_say (ctl, "VMs that are started from now on do without donor '%s'.", name);
+  return donor_live_remove (ctl, name, wait_s, error);
 }
 
 static void

@@ -7,7 +7,7 @@
 #include "host/donors.h"
 
 gboolean donor_list_add (Ctl *ctl, const HostDonor *donor, GError **error);
-gboolean donor_list_remove (Ctl *ctl, const char *name, GError **error);
+gboolean donor_list_remove (Ctl *ctl, const char *name, int wait_s, GError **error);
 gboolean donor_list_show (Ctl *ctl, GError **error);
 
 #endif

@@ -104,6 +104,10 @@ add_server (JsonBuilder *builder, DonorOperator *op) {
   }
   json_builder_end_array (builder);
   add_bool (builder, "tls", op->options->psk_path != NULL);
+  if (op->options->psk_path)
+    add_string (builder, "psk", op->options->psk_path);
+  else
+    add_null (builder, "psk");
   add_int_or_null (builder, "identities", op->options->psk_path != NULL, op->keys);
   json_builder_set_member_name (builder, "connections");
   json_builder_begin_object (builder);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "far/commands.h"
+#include "far/donor-table.h"
 #include "far/latency.h"
 #include "far/object-disk.h"
 #include "core/far-level.h"
@@ -111,6 +112,8 @@ add_donor (JsonBuilder *builder, FarCopies *copies, guint number) {
   FarDonorFigures f;
 
   far_copies_donor_figures (copies, number, &f);
+  if (!f.name)
+    return;
   json_builder_begin_object (builder);
   add_string (builder, "name", f.name);
   add_string (builder, "address", f.address);
@@ -122,6 +125,7 @@ add_donor (JsonBuilder *builder, FarCopies *copies, guint number) {
   else
     add_null (builder, "why");
   add_string (builder, "state", counts[f.state]);
+  add_bool (builder, "leaves", f.leaves);
   add_int (builder, "copies", f.valid);
   add_int (builder, "suspect", f.suspect);
   add_int (builder, "old", f.old);
@@ -361,14 +365,45 @@ run_upgrade (FarOperator *op, JsonObject *arguments, GError **error) {
   return NULL;
 }
 
+static gboolean
+has_donors (const FarOperator *op, GError **error) {
+  if (op->donors)
+    return TRUE;
+  g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_IN_USE,
+               "it was started without donors, and its pages are in storage only; donors come with the VM's next start");
+  return FALSE;
+}
+
+static JsonNode *
+run_add_donor (FarOperator *op, JsonObject *arguments, GError **error) {
+  return has_donors (op, error) ? far_donor_table_add (op->donors, arguments, error) : NULL;
+}
+
+static JsonNode *
+run_remove_donor (FarOperator *op, JsonObject *arguments, GError **error) {
+  return has_donors (op, error) ? far_donor_table_remove (op->donors, arguments, error) : NULL;
+}
+
 static const struct {
   const char *name;
   CommandFunction run;
-  const char *argument; /* the one that it knows; NULL: none */
+  const char *arguments; /* those that it knows, each with blanks around it */
 } commands[] = {
-  { "status", run_status, NULL },   { "blocks", run_blocks, "cells" }, { "version", run_version, NULL },
-  { "restart", run_restart, NULL }, { "upgrade", run_upgrade, NULL },
+  { "status", run_status, "" },
+  { "blocks", run_blocks, " cells " },
+  { "version", run_version, "" },
+  { "restart", run_restart, "" },
+  { "upgrade", run_upgrade, "" },
+  { "add-donor", run_add_donor, " name address domain identity key bytes " },
+  { "remove-donor", run_remove_donor, " name " },
 };
+
+static gboolean
+knows (const char *arguments, const char *name) {
+  g_autofree char *word = g_strdup_printf (" %s ", name);
+
+  return !strchr (name, ' ') && strstr (arguments, word);
+}
 
 JsonNode *
 far_command (gpointer data, ControlClient *client, const char *command, JsonObject *arguments, GError **error) {
@@ -382,13 +417,14 @@ far_command (gpointer data, ControlClient *client, const char *command, JsonObje
       continue;
     json_object_iter_init (&iter, arguments);
     while (json_object_iter_next (&iter, &name, NULL))
-      if (!commands[i].argument || strcmp (commands[i].argument, name) != 0) {
+      if (!knows (commands[i].arguments, name)) {
         g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE, "command '%s' has no argument '%s'", command, name);
         return NULL;
       }
     return commands[i].run (op, arguments, error);
   }
   g_set_error (error, DOMYBS_ERROR, DOMYBS_ERROR_USAGE,
-               "unknown command '%s'; there are: status, blocks, version, restart, upgrade", command);
+               "unknown command '%s'; there are: status, blocks, version, restart, upgrade, add-donor, remove-donor",
+               command);
   return NULL;
 }

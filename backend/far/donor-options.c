@@ -9,8 +9,8 @@
 
 #define THERE_ARE "there are: address, psk, identity, tls, domain, size"
 
-static gboolean
-is_good_donor (const char *name) {
+gboolean
+far_donor_name_is_good (const char *name) {
   const size_t n = strspn (name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
 
   return n > 0 && n <= FAR_DONOR_NAME_BYTES_MAX && !name[n];
@@ -58,7 +58,7 @@ far_donor_option (const char *text, FarOptions *options, GError **error) {
   if (options->n_donors == COPIES_DONORS_MAX)
     return option_usage (error, "--donor: there are more than %u", COPIES_DONORS_MAX);
   options->n_donors++; /* what it has is freed with the options from now on */
-  if (!is_good_donor (parts[0]))
+  if (!far_donor_name_is_good (parts[0]))
     return option_usage (error, "--donor: '%s' is no name of a donor; write at most %u letters, digits, '.', '_' and '-'",
                          parts[0], FAR_DONOR_NAME_BYTES_MAX);
   donor->name = g_strdup (parts[0]);
@@ -76,6 +76,9 @@ far_donor_option (const char *text, FarOptions *options, GError **error) {
     return option_usage (error, "--donor %s: psk= and tls=off can't be used together", donor->name);
   if (!donor->domain)
     donor->domain = g_strdup (donor->name);
+  if (strlen (donor->domain) >= sizeof ((struct far_donor_slot *)NULL)->domain
+      || strlen (donor->address) >= sizeof ((struct far_donor_slot *)NULL)->address)
+    return option_usage (error, "--donor %s: its address or domain has more than 127 bytes", donor->name);
   for (unsigned i = 0; i + 1 < options->n_donors; i++)
     if (g_str_equal (options->donors[i].name, donor->name) || g_str_equal (options->donors[i].address, donor->address))
       return option_usage (error, "--donor %s: it has the name or the address of another one", donor->name);

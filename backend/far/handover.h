@@ -20,7 +20,7 @@ enum {
   FAR_FD_KEY = 4,     /* memfd of SEAL_KEY_BYTES, for reading; closed with --no-seal */
   FAR_FD_CONTROL = 5, /* listening; closed without --control-socket */
   FAR_FD_CONNECTOR = 6, /* far/connector.h; closed without --memory-device, and by keepers that do not know it */
-  FAR_FD_DONORS = 7, /* memfd with struct far_identities, for reading; closed without --donor, and by keepers that do not know it */
+  FAR_FD_DONORS = 7, /* memfd with struct far_identities and what follows it; closed without --donor and --donors-later, and by keepers that do not know it */
   FAR_FD_DISKS = 8,   /* FAR_DISK_FDS for each disk, in the order of the command line */
 };
 
@@ -69,6 +69,24 @@ struct far_identities {
   struct far_donor_key donors[FAR_DONORS_MAX];
 };
 _Static_assert (sizeof (struct far_identities) <= 4096, "");
+
+/* Behind them, with keepers that know it: the donors that there are now (far/donor-table.h). The worker's to write. */
+#define FAR_DONORS_TABLE_OFFSET 4096u
+#define FAR_DONORS_BYTES 32768u
+#define FAR_DONOR_TABLE_VERSION 1u
+enum far_donor_slot_state { FAR_DONOR_NONE = 0, FAR_DONOR_THERE = 1, FAR_DONOR_LEAVES = 2 };
+struct far_donor_slot {
+  char name[64], address[128], domain[128]; /* each with a 0 at its end */
+  struct far_donor_key key;
+  uint64_t bytes_max; /* UINT64_MAX: as much as it lends */
+  uint32_t state, reserved;
+};
+struct far_donor_table {
+  uint32_t version;
+  uint32_t current; /* its lowest bit: which half is in force */
+  struct far_donor_slot slots[2][FAR_DONORS_MAX]; /* by their number */
+};
+_Static_assert (FAR_DONORS_TABLE_OFFSET + sizeof (struct far_donor_table) <= FAR_DONORS_BYTES, "");
 
 /* The keeper says with this signal that the VM has ended: a worker that has leases gives them back, and ends with KEEPER_EXIT_DONE. */
 #define FAR_SIGNAL_END SIGUSR2

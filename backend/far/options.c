@@ -211,7 +211,7 @@ understand_donors (const struct raw *raw, FarOptions *options, GError **error) {
   for (unsigned i = 0; i < options->n_disks; i++) {
     FarDiskChoice *disk = &options->disks[i];
 
-    if (disk->has_protection && disk->protection != COPIES_STORAGE && options->n_donors == 0)
+    if (disk->has_protection && disk->protection != COPIES_STORAGE && options->n_donors == 0 && !options->donors_later)
       return option_usage (error, "--disk %s: protection=%s needs donors: --donor NAME,address=HOST:PORT,psk=FILE", disk->tier,
                            copies_mode_name (disk->protection));
     if (!disk->has_protection)
@@ -265,6 +265,7 @@ far_options_parse (int *argc, char ***argv, GError **error) {
     { "disk", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw.disks, "A disk of that tier (shared, remote); once for each, see below", "TIER,…" },
     { "object", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw.objects, "A read-only disk of an object; once for each, see below", "NAME,…" },
     { "donor", 0, 0, G_OPTION_ARG_STRING_ARRAY, &raw.donors, "A neighbour that lends memory for copies; once for each, see below", "NAME,…" },
+    { "donors-later", 0, 0, G_OPTION_ARG_NONE, &options->donors_later, "Disks with a protection start without donors, too, which come later", NULL },
     { "donor-away", 0, 0, G_OPTION_ARG_INT, &raw.donor_away_s, "Make copies elsewhere when a donor can't be reached for so long (10)", "SECONDS" },
     { "repair-rate", 0, 0, G_OPTION_ARG_STRING, &raw.repair_rate, "Copies that are missing are made no faster, in bytes a second (512M)", "SIZE" },
     { "stage", 0, 0, G_OPTION_ARG_STRING, &raw.stage, "Memory of each disk for pages on their way to storage (64M)", "SIZE" },

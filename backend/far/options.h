@@ -49,6 +49,7 @@ typedef struct {
   char *name;
   unsigned n_donors;
   FarDonorChoice donors[COPIES_DONORS_MAX];
+  gboolean donors_later; /* there may be none at first */
   uint64_t repair_rate;  /* bytes a second */
   unsigned donor_away_s; /* a donor that is unreachable for so long counts as gone */
   unsigned n_objects; /* with n_disks at most FAR_DISKS_MAX; behind the disks wherever they have numbers */
@@ -73,6 +74,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (FarOptions, far_options_free)
 /* Parts of an option's value: commas separate, two of them are one in a value, as QEMU has it. Free with g_strfreev. */
 char **far_option_split (const char *text);
 
+gboolean far_donor_name_is_good (const char *name);
 /* donor-options.c: the value of one --donor, and its key, read from its file. */
 gboolean far_donor_option (const char *text, FarOptions *options, GError **error);
 void far_donor_choice_clear (FarDonorChoice *donor);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "far/start.h"
+#include "far/donor-table.h"
 #include "far/keeper.h"
 #include "far/object-disk.h"
 #include "io/error.h"
@@ -93,12 +94,12 @@ static gboolean
 make_identities (Start *start, GError **error) {
   const FarOptions *options = start->options;
 
-  if (options->n_donors == 0)
+  if (options->n_donors == 0 && !options->donors_later)
     return TRUE;
-  start->keeper.donors_fd = make_memory ("domybs-far-donors", sizeof *start->identities, error);
-  if (start->keeper.donors_fd < 0 || !(start->identities = map_memory (start->keeper.donors_fd, sizeof *start->identities, error)))
+  start->keeper.donors_fd = make_memory ("domybs-far-donors", FAR_DONORS_BYTES, error);
+  if (start->keeper.donors_fd < 0 || !(start->identities = map_memory (start->keeper.donors_fd, FAR_DONORS_BYTES, error)))
     return FALSE;
-  if (mlock (start->identities, sizeof *start->identities) < 0 || madvise (start->identities, FAR_PAGE_BYTES, MADV_DONTDUMP) < 0)
+  if (mlock (start->identities, FAR_DONORS_BYTES) < 0 || madvise (start->identities, FAR_DONORS_BYTES, MADV_DONTDUMP) < 0)
     g_debug ("keys of donors: %s", g_strerror (errno));
   if (!read_id ("/proc/sys/kernel/random/boot_id", start->identities->boot)) {
     domybs_error_errno (error, "can't read the host's boot id, which donors want to know");
@@ -112,7 +113,8 @@ make_identities (Start *start, GError **error) {
   for (unsigned i = 0; i < options->n_donors; i++)
     if (!far_donor_key (&options->donors[i], &start->identities->donors[i], error))
       return FALSE;
-  if (fcntl (start->keeper.donors_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0)
+  far_donor_table_format (start->identities, options); /* from now on the workers' */
+  if (fcntl (start->keeper.donors_fd, F_ADD_SEALS, F_SEAL_SEAL) == 0)
     return TRUE;
   domybs_error_errno (error, "can't seal what donors' keys are in");
   return FALSE;
@@ -217,7 +219,7 @@ clean_up (Start *start) {
   if (start->key)
     explicit_bzero (start->key, SEAL_KEY_BYTES);
   if (start->identities)
-    explicit_bzero (start->identities, sizeof *start->identities);
+    explicit_bzero (start->identities, FAR_DONORS_BYTES);
   if (start->keeper.control_fd >= 0)
     unlink (start->options->control_path);
   for (unsigned i = 0; i < start->options->n_objects; i++)

@@ -3,6 +3,7 @@
 #include "core/crash-point.h"
 #include "core/keeper-wire.h"
 #include "far/commands.h"
+#include "far/donor-table.h"
 #include "far/object-disk.h"
 #include "io/error.h"
 #include "io/guest-map.h"
@@ -43,8 +44,6 @@ typedef struct {
   GSource *good_source, *once_source;
   unsigned good_checks;
   int status; /* enum keeper_exit, enum far_exit */
-  struct far_identities identities; /* of donors */
-  FarDonorOptions donors[COPIES_DONORS_MAX];
   GSource *end_source;
   unsigned copies_to_end;
 } Run;
@@ -63,6 +62,7 @@ one_ended (gpointer data) {
 /* The VM has ended: donors get back what they have lent. */
 static void
 leave_for_good (Run *run) {
+  run->op.ending = TRUE;
   for (unsigned i = 0; i < run->options->n_disks; i++)
     run->copies_to_end += run->op.copies[i] != NULL;
   if (run->copies_to_end == 0)
@@ -76,10 +76,12 @@ static void
 leave (FarOperator *op, int status) {
   Run *run = (Run *)op;
 
+  if (op->ending)
+    return;
   run->status = status;
   if (status != KEEPER_EXIT_DONE)
     g_main_loop_quit (run->loop);
-  else if (run->copies_to_end == 0)
+  else
     leave_for_good (run);
 }
 
@@ -204,31 +206,6 @@ read_key (uint8_t key[SEAL_KEY_BYTES], GError **error) {
 
 /* ---- donors ---- */
 
-static gboolean
-read_identities (Run *run, GError **error) {
-  const FarOptions *options = run->options;
-  const gboolean ok = pread (FAR_FD_DONORS, &run->identities, sizeof run->identities, 0) == (ssize_t)sizeof run->identities;
-
-  if (!ok) {
-    domybs_error_errno (error, "the keeper gave no keys of donors");
-    return FALSE;
-  }
-  close (FAR_FD_DONORS);
-  for (unsigned d = 0; d < options->n_donors; d++) {
-    const FarDonorChoice *choice = &options->donors[d];
-    const struct far_donor_key *key = &run->identities.donors[d];
-
-    run->donors[d] = (FarDonorOptions){ .name = choice->name,
-                                        .address = choice->address,
-                                        .domain = choice->domain,
-                                        .psk_identity = key->identity[0] ? key->identity : NULL,
-                                        .psk = key->key,
-                                        .psk_bytes = MIN (key->bytes, sizeof key->key),
-                                        .blocks_max = choice->bytes_max / FAR_SEGMENT_BYTES };
-  }
-  return TRUE;
-}
-
 /* Its copies with donors, around its storage; local is taken over. */
 static Storage *
 open_copies (Run *run, unsigned i, Storage *local, GError **error) {
@@ -236,8 +213,8 @@ open_copies (Run *run, unsigned i, Storage *local, GError **error) {
   FarCopiesOptions options = { .name = choice->name,
                                .mode = choice->protection,
                                .n_places = choice->geometry.n_places,
-                               .n_donors = run->options->n_donors,
-                               .donors = run->donors,
+                               .n_donors = far_donor_table_count (run->op.donors),
+                               .donors = far_donor_table_options (run->op.donors),
                                .disk = i,
                                .worker = (guint32)run->op.page->starts,
                                .repair_rate = run->options->repair_rate,
@@ -251,8 +228,8 @@ open_copies (Run *run, unsigned i, Storage *local, GError **error) {
     return NULL;
   }
   memcpy (options.vm, run->op.page->cookie, sizeof options.vm);
-  memcpy (options.host, run->identities.host, sizeof options.host);
-  memcpy (options.boot, run->identities.boot, sizeof options.boot);
+  memcpy (options.host, far_donor_table_identities (run->op.donors)->host, sizeof options.host);
+  memcpy (options.boot, far_donor_table_identities (run->op.donors)->boot, sizeof options.boot);
   storage = far_copies_new (&options, local, state, bytes, error);
   if (storage)
     run->op.copies[i] = far_copies_of (storage);
@@ -363,14 +340,14 @@ open_disks (Run *run, GError **error) {
   CRASH_POINT ("worker-mapped");
   if (run->options->seal && !read_key (key, error))
     return FALSE;
-  if (run->options->n_donors && !read_identities (run, error))
+  if ((run->options->n_donors || run->options->donors_later)
+      && !(run->op.donors = far_donor_table_open (FAR_FD_DONORS, run->options, error)))
     return FALSE;
   for (unsigned i = 0; i < run->options->n_disks && ok; i++) {
     run->op.disks[i] = open_disk (run, i, &memory[i], run->options->seal ? key : NULL, error);
     ok = run->op.disks[i] != NULL;
   }
   explicit_bzero (key, sizeof key);
-  explicit_bzero (&run->identities.donors, sizeof run->identities.donors); /* channels have their own */
   return ok;
 }
 
@@ -427,6 +404,8 @@ run_all (Run *run, GError **error) {
   if (options->control_path)
     run->op.server = control_server_new (FAR_FD_CONTROL, "domybs-far", far_command, &run->op);
   open_reserve (run);
+  if (run->op.donors)
+    far_donor_table_start (run->op.donors, &run->op);
   CRASH_POINT ("worker-opened");
   start_is_over ();
   sandbox_let_worker_have_kernel_threads (); /* io_uring's */

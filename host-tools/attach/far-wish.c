@@ -14,7 +14,7 @@ far_wish_clear (FarWish *wish) {
 
 gboolean
 far_wish_is_any (const FarWish *wish) {
-  return wish->have_bytes || wish->storage || wish->compress || wish->no_compress || wish->have_wear;
+  return wish->have_bytes || wish->storage || wish->compress || wish->no_compress || wish->have_wear || wish->have_protection;
 }
 
 /* ---- the options ---- */
@@ -68,7 +68,8 @@ read_wear (Ctl *ctl, const char *wear, FarWish *wish, GError **error) {
 }
 
 gboolean
-far_wish_read (Ctl *ctl, const char *far, const char *storage, const char *wear, FarWish *wish, GError **error) {
+far_wish_read (Ctl *ctl, const char *far, const char *storage, const char *wear, const char *protection, FarWish *wish,
+               GError **error) {
   g_auto (GStrv) disks = far && strcmp (far, "none") != 0 ? g_strsplit (far, ",", -1) : NULL;
 
   wish->have_bytes = far != NULL;
@@ -81,6 +82,9 @@ far_wish_read (Ctl *ctl, const char *far, const char *storage, const char *wear,
     return usage (ctl, error, "--far-compress and --no-far-compress are opposites");
   if (!read_wear (ctl, wear, wish, error))
     return FALSE;
+  wish->have_protection = protection != NULL;
+  if (protection && !domain_far_protection_parse (protection, &wish->protection))
+    return usage (ctl, error, "--far-protection: '%s' is none of ssd, mirror, storage, default", protection);
   if (!storage)
     return TRUE;
   wish->storage = strstr (storage, "://") ? g_strdup (storage) : g_canonicalize_filename (storage, NULL);
@@ -97,6 +101,9 @@ far_wish_apply (const FarWish *wish, const DomainFar *base, DomainFar *ret_far, 
     .wear_bytes = wish->have_wear ? wish->wear_bytes
                   : base          ? base->wear_bytes
                                   : 0,
+    .protection = wish->have_protection ? wish->protection
+                  : base                ? base->protection
+                                        : DOMAIN_FAR_PROTECTION_DEFAULT,
   };
 
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
@@ -211,6 +218,8 @@ far_describe (const DomainFar *far) {
 
     g_string_append_printf (text, ", %s written a day each at most", wear);
   }
+  if (far->protection)
+    g_string_append_printf (text, ", protection %s", domain_far_protection_name (far->protection));
   return g_string_free (text, FALSE);
 }
 
@@ -228,5 +237,6 @@ far_json (Ctl *ctl, const DomainFar *far) {
   ctl_json_string (ctl, "storage", far->storage);
   ctl_json_bool (ctl, "compress", far->compress);
   ctl_json_bytes (ctl, "wear-bytes", far->wear_bytes);
+  ctl_json_string (ctl, "protection", domain_far_protection_name (far->protection));
   json_builder_end_object (builder);
 }

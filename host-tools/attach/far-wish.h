@@ -16,12 +16,15 @@ typedef struct {
   gboolean compress, no_compress;
   gboolean have_wear;
   guint64 wear_bytes; /* 0: "none" */
+  gboolean have_protection;
+  DomainFarProtection protection;
 } FarWish;
 
 void far_wish_clear (FarWish *wish);
 
 /* Reads the options' texts (NULL: not given). CTL_ERROR_USAGE. */
-gboolean far_wish_read (Ctl *ctl, const char *far, const char *storage, const char *wear, FarWish *wish, GError **error);
+gboolean far_wish_read (Ctl *ctl, const char *far, const char *storage, const char *wear, const char *protection,
+                        FarWish *wish, GError **error);
 
 /* Something was said about far disks. */
 gboolean far_wish_is_any (const FarWish *wish);

@@ -24,7 +24,8 @@ live_far_is (const char *xml, const DomainFar *far) {
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
     if (there.bytes[tier] != far->bytes[tier] || (there.bytes[tier] && !queues[tier]))
       return FALSE;
-  return there.compress == far->compress && there.wear_bytes == far->wear_bytes && g_strcmp0 (there.storage, far->storage) == 0;
+  return there.compress == far->compress && there.wear_bytes == far->wear_bytes && there.protection == far->protection
+         && g_strcmp0 (there.storage, far->storage) == 0;
 }
 
 gboolean

@@ -54,6 +54,9 @@ void probe_qemu (Check *check);
 void probe_qemu_user (Check *check);
 void probe_hook (Check *check);
 
+/* Neighbours that lend memory (probes-donors.c). */
+void probe_donors (Check *check);
+
 /* What is running, and one domain (probes-domain.c). */
 void probe_strays (Check *check);
 void probe_domain (Check *check);

@@ -387,6 +387,7 @@ json_far (Ctl *ctl, const Vm *vm) {
   ctl_json_string (ctl, "storage", vm->far.storage);
   ctl_json_bool (ctl, "compress", vm->far.compress);
   ctl_json_bytes (ctl, "wear-bytes", vm->far.wear_bytes);
+  ctl_json_string (ctl, "protection", domain_far_protection_name (vm->far.protection));
   ctl_json_bool (ctl, "pending", vm->far_pending);
   json_builder_set_member_name (builder, "disks");
   vm_far_json_disks (ctl, vm);

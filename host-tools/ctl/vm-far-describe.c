@@ -48,16 +48,31 @@ vm_far_disk_trouble (const VmFarDisk *disk) {
                             " pages that the storage gave back were not what had been stored; the storage is "
                             "broken, or somebody else writes to it",
                             is_some (disk->damaged_pages) ? disk->damaged_pages : disk->lost_pages);
+  if (disk->unreachable && disk->copies.n_donors)
+    return g_strdup ("its storage can't be reached, so that new copies are with donors only; see that its server is up");
   if (disk->unreachable)
     return g_strdup ("its storage can't be reached, and the guest's requests wait for it; see that its server is up");
   if (is_some (disk->waiting) && is_some (disk->oldest_wait_ms) && disk->oldest_wait_ms > WAIT_TOLD_MS)
     return g_strdup_printf ("%" G_GUINT64_FORMAT
-                            " requests of the guest wait for the storage, the oldest for %" G_GUINT64_FORMAT
-                            " s; see that it answers",
-                            disk->waiting, disk->oldest_wait_ms / 1000);
+                            " requests of the guest wait for the storage%s, the oldest for %" G_GUINT64_FORMAT
+                            " s; see that %s",
+                            disk->waiting, disk->copies.n_donors ? " or donors" : "", disk->oldest_wait_ms / 1000,
+                            disk->copies.n_donors ? "they answer" : "it answers");
   if (is_some (disk->errors))
     return g_strdup_printf ("%" G_GUINT64_FORMAT " requests of the guest ended in an error; see its log", disk->errors);
-  return NULL;
+  return vm_copies_trouble (&disk->copies);
+}
+
+gboolean
+vm_far_waits (const Vm *vm) {
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
+    const VmFarDisk *disk = &vm->far_status.disks[tier];
+
+    if (vm->have_far_status && disk->there && is_some (disk->waiting) && is_some (disk->oldest_wait_ms)
+        && disk->oldest_wait_ms > WAIT_TOLD_MS)
+      return TRUE;
+  }
+  return FALSE;
 }
 
 char *
@@ -99,7 +114,7 @@ vm_far_cell (const Vm *vm) {
   }
   size_text = text_size_short (size);
   used_text = vm->have_far_status ? text_size_short (used) : g_strdup (vm->far_problem ? "?" : "-");
-  return g_strdup_printf ("%s/%s", used_text, size_text);
+  return g_strdup_printf ("%s/%s%s", used_text, size_text, vm_far_waits (vm) ? " waits" : "");
 }
 
 /* ---- JSON ---- */
@@ -147,6 +162,7 @@ json_disk (Ctl *ctl, DomainFarTier tier, const VmFarDisk *disk) {
   json_count (ctl, "wear-left-bytes", disk->wear_left_bytes);
   ctl_json_bool (ctl, "wear-held", disk->held);
   json_count (ctl, "wear-held-ms", disk->held_ms);
+  vm_copies_json (ctl, &disk->copies);
   json_builder_end_object (builder);
 }
 

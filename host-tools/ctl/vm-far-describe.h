@@ -12,7 +12,10 @@ char *vm_far_disk_text (const VmFarDisk *disk);
 char *vm_far_disk_trouble (const VmFarDisk *disk);
 char *vm_far_trouble (const Vm *vm);
 
-/* "1.2G/40G": used, of all disks. */
+/* Some of what its guest asks for has waited for a while for storage or donors. */
+gboolean vm_far_waits (const Vm *vm);
+
+/* "1.2G/40G": used, of all disks; with " waits" where it does. */
 char *vm_far_cell (const Vm *vm);
 
 /* An array of "far-disk" of json.md, as the next value. */

@@ -96,6 +96,7 @@ read_disk (JsonObject *object, VmFarDisk *disk) {
     .held_ms = vm_json_count (wear, "held-ms"),
     .storage = vm_json_text (object, "storage"),
   };
+  vm_copies_read (object, &disk->copies);
 }
 
 gboolean
@@ -127,8 +128,10 @@ vm_far_read (JsonObject *answer, VmFarStatus *ret_status, GError **error) {
 
 void
 vm_far_clear (VmFarStatus *status) {
-  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
+  for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
     g_clear_pointer (&status->disks[tier].storage, g_free);
+    vm_copies_clear (&status->disks[tier].copies);
+  }
   vm_worker_clear (&status->worker);
 }
 

@@ -3,6 +3,7 @@
 #ifndef DOMYBS_HOST_TOOLS_VM_FAR_H
 #define DOMYBS_HOST_TOOLS_VM_FAR_H
 
+#include "ctl/vm-copies.h"
 #include "ctl/vm-status.h"
 #include "domain/domain.h"
 
@@ -30,6 +31,7 @@ typedef struct {
   gboolean held;                           /* its day's budget of writes is used up, and the guest's writes wait for it */
   guint64 wear_left_bytes, held_ms;
   char *storage;
+  VmCopies copies;
 } VmFarDisk;
 
 typedef struct {

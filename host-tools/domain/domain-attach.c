@@ -386,6 +386,7 @@ add_far_disks (Attach *attach, GError **error) {
   record->far.storage = g_strdup (far->storage);
   record->far.compress = far->compress;
   record->far.wear_bytes = far->wear_bytes;
+  record->far.protection = far->protection;
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)
     record->far.bytes[tier] = far->bytes[tier];
   domain_far_add (attach->xml, far, folder, targets, NULL);

@@ -27,6 +27,28 @@ domain_far_socket_name (DomainFarTier tier) {
   return g_strdup_printf ("far-%s.sock", domain_far_tier_name (tier));
 }
 
+const char *
+domain_far_protection_name (DomainFarProtection protection) {
+  static const char *const names[DOMAIN_FAR_PROTECTIONS] = {
+    [DOMAIN_FAR_PROTECTION_DEFAULT] = "default",
+    [DOMAIN_FAR_PROTECTION_SSD] = "ssd",
+    [DOMAIN_FAR_PROTECTION_MIRROR] = "mirror",
+    [DOMAIN_FAR_PROTECTION_STORAGE] = "storage",
+  };
+
+  return names[protection];
+}
+
+gboolean
+domain_far_protection_parse (const char *text, DomainFarProtection *ret_protection) {
+  for (DomainFarProtection p = 0; p < DOMAIN_FAR_PROTECTIONS; p++)
+    if (strcmp (text, domain_far_protection_name (p)) == 0) {
+      *ret_protection = p;
+      return TRUE;
+    }
+  return FALSE;
+}
+
 gboolean
 domain_far_is_none (const DomainFar *far) {
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++)

@@ -151,7 +151,7 @@ read_one_added (xmlNode *node, DomainAdded *added, GError **error) {
 /* Sizes and storage. The storage is opened by root: nothing that could be taken for another option, and no relative path. */
 static gboolean
 read_far (xmlNode *node, DomainRecord *record, GError **error) {
-  g_autofree char *wear = NULL;
+  g_autofree char *wear = NULL, *protection = NULL;
   guint64 last_bus;
 
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
@@ -176,6 +176,11 @@ read_far (xmlNode *node, DomainRecord *record, GError **error) {
   wear = domain_xml_attribute (node, "wear");
   if (wear && !read_number (node, "wear", DOMAIN_FAR_WEAR_BYTES_MIN, DOMAIN_FAR_WEAR_BYTES_MAX, &record->far.wear_bytes, error))
     return FALSE;
+  protection = domain_xml_attribute (node, "protection");
+  if (protection
+      && (!domain_far_protection_parse (protection, &record->far.protection)
+          || record->far.protection == DOMAIN_FAR_PROTECTION_DEFAULT))
+    return refuse (node, error, "protection is none of ssd, mirror, storage");
   record->last_bus = (unsigned)last_bus;
   return TRUE;
 }
@@ -253,6 +258,8 @@ format_far (GString *text, const char *prefix, const DomainRecord *record) {
   g_string_append_printf (text, " storage=\"%s\" compress=\"%s\"", storage, record->far.compress ? "yes" : "no");
   if (record->far.wear_bytes)
     g_string_append_printf (text, " wear=\"%" G_GUINT64_FORMAT "\"", record->far.wear_bytes);
+  if (record->far.protection)
+    g_string_append_printf (text, " protection=\"%s\"", domain_far_protection_name (record->far.protection));
   g_string_append_printf (text, " last-bus=\"%u\"/>\n", record->last_bus);
 }
 

@@ -69,11 +69,22 @@ typedef enum {
 #define DOMAIN_FAR_QUEUES_MAX 4u
 #define DOMAIN_FAR_QUEUES_LIMIT 16u
 
+/* Where copies of far pages are (core/copies.h). Nobody said: DEFAULT is ssd where the host has donors when the VM starts, and
+ * storage where it has none. */
+typedef enum {
+  DOMAIN_FAR_PROTECTION_DEFAULT,
+  DOMAIN_FAR_PROTECTION_SSD,
+  DOMAIN_FAR_PROTECTION_MIRROR,
+  DOMAIN_FAR_PROTECTION_STORAGE,
+  DOMAIN_FAR_PROTECTIONS,
+} DomainFarProtection;
+
 typedef struct {
   guint64 bytes[DOMAIN_FAR_TIERS]; /* multiples of 2 MiB; 0: no disk of that tier */
   char *storage;                   /* absolute path of a folder, a file or a block device, or an NBD URI */
   gboolean compress;
   guint64 wear_bytes; /* that each of them may write to its storage in a day; 0: as many as it likes */
+  DomainFarProtection protection;
 } DomainFar;
 
 void domain_far_clear (DomainFar *far);
@@ -86,6 +97,9 @@ gboolean domain_far_is_none (const DomainFar *far);
  * the back-end's: "far-shared.sock", to be freed. */
 const char *domain_far_tier_name (DomainFarTier tier);
 char *domain_far_socket_name (DomainFarTier tier);
+/* "default", "ssd", "mirror", "storage". FALSE: there is no such one. */
+const char *domain_far_protection_name (DomainFarProtection protection);
+gboolean domain_far_protection_parse (const char *text, DomainFarProtection *ret_protection);
 
 /* Whether it can be the storage of far disks, as far as the text tells; and whether it is an NBD server's. */
 gboolean domain_far_storage_is_valid (const char *storage);

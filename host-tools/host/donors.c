@@ -8,6 +8,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define IDENTITY_BYTES_MAX 128
+#define KEYS_MAX 4096u /* of a donor's file */
+
 #define GROUP "donor"
 #define SUFFIX ".conf"
 
@@ -53,13 +56,18 @@ address_is_good (const char *address) {
          && (address[0] == '[' || !memchr (address, ':', (gsize)(colon - address)));
 }
 
+/* As io/psk-keys has it. */
 static gboolean
 line_is_key (const char *line, const char *identity, gboolean *found) {
   const char *colon = strchr (line, ':');
   const gsize digits = colon ? strspn (colon + 1, "0123456789abcdefABCDEF") : 0;
 
-  if (!colon || colon == line || colon[1 + digits] || digits < 32 || digits > 128 || digits % 2)
+  if (!colon || colon == line || colon - line > IDENTITY_BYTES_MAX || colon[1 + digits] || digits < 32 || digits > 128
+      || digits % 2)
     return FALSE;
+  for (const char *p = line; p < colon; p++)
+    if (*p <= ' ' || *p > '~')
+      return FALSE;
   *found |= !identity || (strlen (identity) == (gsize)(colon - line) && strncmp (line, identity, strlen (identity)) == 0);
   return TRUE;
 }
@@ -83,10 +91,55 @@ key_problem (const HostDonor *donor) {
                : g_strdup_printf ("its key %s has no line for %s", donor->psk, donor->identity ? donor->identity : "anybody");
 }
 
+/* "PATH …": what keeps everybody from using it. */
+static char *
+file_problem (const char *path) {
+  GStatBuf st;
+
+  if (g_stat (path, &st) < 0)
+    return g_strdup_printf ("%s can't be looked at: %s", path, g_strerror (errno));
+  if (!S_ISREG (st.st_mode))
+    return g_strdup_printf ("%s is no file", path);
+  if (st.st_mode & 077)
+    return g_strdup_printf ("%s can be read by others than its owner; chmod 600 %s", path, path);
+  if (st.st_size > (1 << 20))
+    return g_strdup_printf ("%s has more than 1M", path);
+  return NULL;
+}
+
+char *
+host_keys_problem (const char *path) {
+  g_autofree char *text = NULL;
+  g_autoptr (GError) error = NULL;
+  g_auto (GStrv) lines = NULL;
+  gboolean found = FALSE;
+  guint n = 0;
+  char *problem = file_problem (path);
+
+  if (problem)
+    return problem;
+  if (!g_file_get_contents (path, &text, NULL, &error))
+    return g_strdup (error->message);
+  lines = g_strsplit (text, "\n", -1);
+  for (char **line = lines; *line; line++) {
+    if (**line && **line != '#' && !line_is_key (*line, NULL, &found))
+      return g_strdup_printf ("line %d of %s is not IDENTITY:KEY, with 32 to 128 hexadecimal digits", (int)(line - lines) + 1,
+                              path);
+    for (char **other = lines; **line && **line != '#' && other < line; other++)
+      if (strncmp (*other, *line, strcspn (*line, ":") + 1) == 0)
+        return g_strdup_printf ("line %d of %s has the identity of line %d", (int)(line - lines) + 1, path,
+                                (int)(other - lines) + 1);
+    n += **line && **line != '#';
+  }
+  if (n > KEYS_MAX)
+    return g_strdup_printf ("%s has more than %u keys", path, KEYS_MAX);
+  return found ? NULL : g_strdup_printf ("%s has no key", path);
+}
+
 char *
 host_donor_problem (const HostDonor *donor) {
   guint64 bytes;
-  GStatBuf st;
+  char *problem;
 
   if (!donor->address || !address_is_good (donor->address))
     return g_strdup_printf ("its address '%s' is none of HOST:PORT, [V6]:PORT, unix:PATH",
@@ -95,16 +148,18 @@ host_donor_problem (const HostDonor *donor) {
     return g_strdup_printf ("'%s' is no absolute path of a file with its key", donor->psk ? donor->psk : "");
   if ((donor->identity && !text_is_good (donor->identity)) || (donor->domain && !text_is_good (donor->domain)))
     return g_strdup ("its identity or domain has blanks or other signs that it may not have");
+  if (strlen (donor->address) > HOST_DONOR_TEXT_BYTES_MAX
+      || (donor->domain && strlen (donor->domain) > HOST_DONOR_TEXT_BYTES_MAX))
+    return g_strdup_printf ("its address or domain has more than %u bytes", HOST_DONOR_TEXT_BYTES_MAX);
   if (donor->size && (!size_parse (donor->size, &bytes) || bytes < (2u << 20)))
     return g_strdup_printf ("its size '%s' is no size of 2M or more; write for example 512M or 16G", donor->size);
-  if (g_stat (donor->psk, &st) < 0)
-    return g_strdup_printf ("can't look at its key %s: %s", donor->psk, g_strerror (errno));
-  if (!S_ISREG (st.st_mode))
-    return g_strdup_printf ("its key %s is no file", donor->psk);
-  if (st.st_mode & 077)
-    return g_strdup_printf ("its key %s can be read by others than its owner; chmod 600 %s", donor->psk, donor->psk);
-  if (st.st_size > (1 << 20))
-    return g_strdup_printf ("its key %s has more than 1M", donor->psk);
+  problem = file_problem (donor->psk);
+  if (problem) {
+    char *text = g_strdup_printf ("its key %s", problem);
+
+    g_free (problem);
+    return text;
+  }
   return key_problem (donor);
 }
 
@@ -238,6 +293,27 @@ host_donor_remove (const char *name, GError **error) {
   if (!path || errno == ENOENT)
     return ctl_fail (error, CTL_ERROR_NOT_FOUND, "donor '%s': there is none of that name; see 'domybsctl donor list'", name);
   return ctl_fail (error, CTL_ERROR_ACCESS, "donor '%s': can't remove %s: %s", name, path, g_strerror (errno));
+}
+
+gboolean
+host_donor_key (const HostDonor *donor, char **ret_identity, char **ret_key, GError **error) {
+  g_autofree char *text = NULL;
+  g_autoptr (GError) reason = NULL;
+  g_auto (GStrv) lines = NULL;
+
+  if (!g_file_get_contents (donor->psk, &text, NULL, &reason))
+    return ctl_fail (error, CTL_ERROR_ACCESS, "donor '%s': can't read its key: %s", donor->name, reason->message);
+  lines = g_strsplit (text, "\n", -1);
+  for (char **line = lines; *line; line++) {
+    gboolean found = FALSE;
+
+    if (**line == '#' || !line_is_key (*line, donor->identity, &found) || !found)
+      continue;
+    *ret_identity = g_strndup (*line, (gsize)(strchr (*line, ':') - *line));
+    *ret_key = g_strdup (strchr (*line, ':') + 1);
+    return TRUE;
+  }
+  return ctl_fail (error, CTL_ERROR_ACCESS, "donor '%s': its key %s has no line for it any more", donor->name, donor->psk);
 }
 
 /* ---- domybs-far's command line ---- */

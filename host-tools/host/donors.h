@@ -18,6 +18,7 @@
 
 #define HOST_DONORS_MAX 16u /* that a domybs-far can have */
 #define HOST_DONOR_NAME_BYTES_MAX 63u
+#define HOST_DONOR_TEXT_BYTES_MAX 127u /* of address and domain */
 
 typedef struct {
   char *name, *address, *psk;
@@ -40,6 +41,12 @@ char *host_donor_problem (const HostDonor *donor);
 gboolean host_donor_add (const HostDonor *donor, GError **error);
 /* NOT_FOUND, ACCESS. */
 gboolean host_donor_remove (const char *name, GError **error);
+
+/* A file of keys as domybs-donor reads it (--psk): NULL, or what is wrong with it. Free it. */
+char *host_keys_problem (const char *path);
+
+/* The key that it knows this host by: both to be freed. The donor has no problem. */
+gboolean host_donor_key (const HostDonor *donor, char **ret_identity, char **ret_key, GError **error);
 
 /* Adds --donor=… for each that is good. */
 void host_donors_arguments (GPtrArray *arguments);

@@ -93,7 +93,10 @@ make_arguments (const Place *place, const DomainIdentity *identity, const Domain
                 gboolean memory_device, gid_t gid) {
   GPtrArray *arguments = g_ptr_array_new_with_free_func (g_free);
   g_autofree char *name = place_printable_name (identity),
-                  *wear = far->wear_bytes ? g_strdup_printf (",wear=%" G_GUINT64_FORMAT, far->wear_bytes) : g_strdup ("");
+                  *wear = far->wear_bytes ? g_strdup_printf (",wear=%" G_GUINT64_FORMAT, far->wear_bytes) : g_strdup (""),
+                  *protection = far->protection
+                                    ? g_strconcat (",protection=", domain_far_protection_name (far->protection), NULL)
+                                    : g_strdup ("");
 
   g_ptr_array_add (arguments, g_strdup (launch_far_program ()));
   g_ptr_array_add (arguments, g_strdup ("--once"));
@@ -102,11 +105,13 @@ make_arguments (const Place *place, const DomainIdentity *identity, const Domain
     g_autofree char *socket = socket_path (identity->uuid, tier), *file = file_in_folder (far, identity->uuid, tier);
 
     if (queues[tier])
-      g_ptr_array_add (arguments, g_strdup_printf ("--disk=%s,size=%" G_GUINT64_FORMAT ",queues=%u,socket=%s,storage=%s%s",
+      g_ptr_array_add (arguments, g_strdup_printf ("--disk=%s,size=%" G_GUINT64_FORMAT ",queues=%u,socket=%s,storage=%s%s%s",
                                                    domain_far_tier_name (tier), far->bytes[tier], queues[tier], socket,
-                                                   file ? file : far->storage, wear));
+                                                   file ? file : far->storage, wear, protection));
   }
   host_donors_arguments (arguments);
+  if (far->protection == DOMAIN_FAR_PROTECTION_SSD || far->protection == DOMAIN_FAR_PROTECTION_MIRROR)
+    g_ptr_array_add (arguments, g_strdup ("--donors-later")); /* it starts without any, too; 'check' says so */
   if (far->compress)
     g_ptr_array_add (arguments, g_strdup ("--compress"));
   if (memory_device) {

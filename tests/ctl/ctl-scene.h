@@ -47,6 +47,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (Scene, scene_free)
   "\"prefetched-pages\":200,\"prefetch-used-pages\":150,\"prefetch-wasted-pages\":8,\"reserve-blocks\":32,\"reserved-blocks\":16," \
   "\"wear\":{\"day-bytes\":1073741824,\"left-bytes\":4096,\"held\":true,\"held-ms\":12},"                                      \
   "\"write-latency-us\":{\"p50\":10,\"p95\":20,\"p99\":30},\"storage\":\"file /srv/far/x\","                                          \
+  "\"protection\":\"ssd\",\"copies\":{\"places\":5,\"protected\":5,\"degraded\":0,\"endangered\":0,\"lost\":0,\"in-storage\":5,"    \
+  "\"waiting\":0,\"repairing\":false,\"repaired-bytes\":0,\"repairs-failed\":0,\"degraded-writes\":0,\"donors\":["                   \
+  "{\"name\":\"b\",\"address\":\"b:1\",\"domain\":\"rack1\",\"channel\":\"down\",\"channel-age-ms\":5,\"why\":\"no answer\","        \
+  "\"state\":\"up\",\"leaves\":false,\"copies\":5,\"suspect\":0,\"old\":0,\"level\":64,\"wanted\":64,\"read-bytes\":1,"                 \
+  "\"written-bytes\":1,\"failed-writes\":0,\"damaged\":0,\"timeouts\":0,\"reconnects\":0,\"read-p50-us\":90,\"read-p95-us\":210}]}," \
   "\"blocks\":512,\"cell-blocks\":256,\"in-use\":[3,0]}]" /* this line: `blocks` */
 
 /* Adds a domain; metadata is what stands in <metadata>, NULL for none. Running unless that is said. Returns its UUID. */

@@ -224,6 +224,10 @@ refuses (void) {
     { "--far-storage=", "neither a path" },
     { "--far-wear=2M", "between 64M and 1024T" },
     { "--far-wear=much", "--far-wear" },
+    { "--far-protection=raid", "none of ssd, mirror, storage, default" },
+    { "--far-protection=", "none of ssd, mirror, storage, default" },
+    { "--far-protection=ssd,mirror", "none of ssd, mirror, storage, default" },
+    { "--far-protection=SSD", "none of ssd, mirror, storage, default" },
   };
   g_autoptr (Scene) scene = scene_new ();
   g_auto (Run) both = { 0 }, config = { 0 }, nothing = { 0 };
@@ -242,6 +246,82 @@ refuses (void) {
   run_must_fail (&nothing, 3, ARGS ("no far disk is attached"));
   scene_run (scene, &config, ARGS ("detach", "vm1", "--far", "--config", "--dry-run"));
   run_must_succeed (&config);
+}
+
+/* ---- copies with neighbours ---- */
+
+#define COPIES(members) DISK (",\"protection\":\"mirror\",\"copies\":{" members "}")
+#define DONOR_B                                                                                                                \
+  "{\"name\":\"b\",\"domain\":\"rack1\",\"channel\":\"attached\",\"state\":\"up\",\"copies\":170,\"read-p50-us\":90,"                    \
+  "\"read-p95-us\":210}"
+#define DONOR_C                                                                                                                \
+  "{\"name\":\"c\",\"domain\":\"rack2\",\"channel\":\"down\",\"channel-age-ms\":12000,\"why\":\"no answer\",\"state\":\"gone\","        \
+  "\"leaves\":true,\"copies\":12,\"damaged\":3}"
+
+static void
+shows_copies (void) {
+  g_autoptr (Scene) scene = scene_new ();
+  const FakeHabits habits
+      = { .status = COPIES ("\"protected\":170,\"degraded\":12,\"endangered\":1,\"lost\":0,\"repairing\":true,"
+                            "\"repaired-bytes\":2097152,\"waiting\":2,\"donors\":[" DONOR_B "," DONOR_C "]") };
+  g_autofree char *path = scene_far_control_path (scene, scene_add (scene, "vm1", TRUE, SCENE_FAR));
+  g_autoptr (FakeControl) fake = fake_control_start (path, &habits);
+  g_auto (Run) status = { 0 }, list = { 0 };
+
+  setenv ("LC_ALL", "C.UTF-8", 1);
+  scene_run (scene, &status, ARGS ("status", "vm1"));
+  run_must_succeed (&status);
+  must_say (status.out, "… protection   mirror: 170 places of 2M protected, 12 degraded, 1 endangered, 0 lost; copies are being "
+                        "made, 2M so far; 2 reads wait for a copy\n");
+  must_say (status.out, "… donor b      rack1, up, 170 copies; reads take 90 µs (p50), 210 µs (p95)\n");
+  must_say (status.out, "… donor c      rack2, gone (removed), down for 12 s (no answer), 12 copies, 3 reads damaged\n");
+  must_say (status.out, "1 places of 2M have no copy that counts (its donors c can't be reached)");
+  scene_run (scene, &list, ARGS ("list"));
+  g_assert_cmpint (list.status, ==, 0);
+  must_say (list.err, "far disk 'shared': 1 places of 2M have no copy that counts");
+  must_not_say (list.out, "waits");
+  g_unsetenv ("LC_ALL");
+}
+
+/* What needs somebody, and what does not. */
+static void
+tells_of_copies (void) {
+  static const struct {
+    const char *status, *trouble; /* NULL: none */
+  } cases[] = {
+    { COPIES ("\"degraded\":3,\"donors\":[" DONOR_B "]"), "3 places of 2M have fewer copies than 'mirror' wants, as its donors have no room" },
+    { COPIES ("\"degraded\":3,\"donors\":[]"), "there are no donors; see that they come back, or add one" },
+    { COPIES ("\"degraded\":3,\"repairing\":true,\"donors\":[" DONOR_B "]"), NULL },
+    { COPIES ("\"lost\":4,\"endangered\":3,\"donors\":[]"), "no copy is left of 4 places of 2M" },
+    { COPIES ("\"degraded\":-3,\"donors\":[7,{}]"), NULL },
+    { COPIES ("\"degraded\":\"x\",\"donors\":{}"), NULL },
+    { DISK (",\"protection\":5,\"copies\":[1]"), NULL },
+    { DISK (",\"waiting\":2,\"oldest-wait-ms\":2000,\"copies\":{\"donors\":[" DONOR_B "]}"),
+      "2 requests of the guest wait for the storage or donors, the oldest for 2 s; see that they answer" },
+  };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (Scene) scene = scene_new ();
+    const FakeHabits habits = { .status = cases[i].status };
+    g_autofree char *path = scene_far_control_path (scene, scene_add (scene, "vm1", TRUE, SCENE_FAR));
+    g_autoptr (FakeControl) fake = fake_control_start (path, &habits);
+    g_auto (Run) status = { 0 }, list = { 0 }, json = { 0 };
+
+    scene_run (scene, &status, ARGS ("status", "vm1"));
+    run_must_succeed (&status);
+    if (cases[i].trouble)
+      must_say (status.out, cases[i].trouble);
+    else
+      must_not_say (status.out, "trouble");
+    scene_run (scene, &list, ARGS ("list"));
+    g_assert_cmpint (list.status, ==, 0);
+    if (strstr (cases[i].status, "\"waiting\":2"))
+      must_say (list.out, " waits ");
+    else
+      must_not_say (list.out, "waits");
+    scene_run (scene, &json, ARGS ("list", "--json"));
+    g_assert_cmpint (json.status, ==, 0);
+  }
 }
 
 /* ---- the running VM ---- */
@@ -314,6 +394,8 @@ main (int argc, char **argv) {
   g_test_add_func ("/far/survives nonsense", survives_nonsense);
   g_test_add_func ("/far/tells of a domybs-far that is gone", tells_of_the_gone);
   g_test_add_func ("/far/refuses", refuses);
+  g_test_add_func ("/far/shows copies", shows_copies);
+  g_test_add_func ("/far/tells of copies", tells_of_copies);
   g_test_add_func ("/far/keeps what is full", keeps_what_is_full);
   g_test_add_func ("/far/plugs only into what is fit", plugs_only_into_what_is_fit);
   return g_test_run ();

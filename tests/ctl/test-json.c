@@ -228,6 +228,12 @@ check_donor (Scene *scene) {
   check_run (scene, "donor", ARGS ("donor", "forget", "1", "--json", socket));
   borrower_leave (&borrower);
   {
+    g_autoptr (donor_t) with_keys = donor_start (&(struct donor_options){ .keys = "a:00112233445566778899aabbccddeeff\n" });
+    g_autofree char *its_socket = g_strdup_printf ("--socket=%s", with_keys->backend->control_path);
+
+    check_run (scene, "donor", ARGS ("donor", "reload", "--json", its_socket));
+  }
+  {
     g_autofree char *key = g_build_filename (donor->backend->directory, "key", NULL), *psk = g_strdup_printf ("--psk=%s", key);
 
     g_assert_true (g_file_set_contents_full (key, "a:00112233445566778899aabbccddeeff\n", -1, G_FILE_SET_CONTENTS_NONE, 0600, NULL));
@@ -236,6 +242,7 @@ check_donor (Scene *scene) {
     g_assert_cmpint (g_chmod (key, 0644), ==, 0);
     check_run (scene, "donor", ARGS ("donor", "list", "--json"));
     check_run (scene, "donor", ARGS ("donor", "remove", "n1", "--json"));
+    check_run (scene, "donor", ARGS ("donor", "remove", "b", "--timeout=0", "--json")); /* the fake one's */
     g_assert_cmpint (unlink (key), ==, 0);
   }
 }

@@ -9,7 +9,7 @@
 #define FOLDER "/run/domybs/vm/5a1c7d0e-6f0b-4e52-9a53-2d8d3a1c0b01"
 
 static const DomainFar both = { { GIB (8), GIB (32) }, (char *)"/var/lib/domybs/far", FALSE };
-static const DomainFar one = { { GIB (2), 0 }, (char *)"nbd+unix:///far?socket=/run/a&b.sock", TRUE };
+static const DomainFar one = { { GIB (2), 0 }, (char *)"nbd+unix:///far?socket=/run/a&b.sock", TRUE, .protection = DOMAIN_FAR_PROTECTION_SSD };
 static const DomainAttachOptions far_only = { .far = &both }, one_only = { .far = &one };
 
 static void
@@ -60,6 +60,7 @@ assert_far (const char *xml, const DomainFar *expected) {
   g_assert_no_error (error);
   g_assert_cmpstr (far.storage, ==, expected->storage);
   g_assert_cmpint (far.compress, ==, expected->compress);
+  g_assert_cmpint (far.protection, ==, expected->protection);
   for (DomainFarTier tier = 0; tier < DOMAIN_FAR_TIERS; tier++) {
     g_assert_cmpuint (far.bytes[tier], ==, expected->bytes[tier]);
     g_assert_cmpuint (queues[tier] > 0, ==, expected->bytes[tier] > 0);
@@ -151,7 +152,7 @@ test_whole (void) {
                        "  <metadata>\n"
                        "    <domybs:domybs xmlns:domybs=\"urn:domybs:libvirt:1\">\n"
                        "      <domybs:far shared=\"2147483648\" storage=\"nbd+unix:///far?socket=/run/a&amp;b.sock\" "
-                       "compress=\"yes\" last-bus=\"0\"/>\n"
+                       "compress=\"yes\" protection=\"ssd\" last-bus=\"0\"/>\n"
                        "      <domybs:added what=\"memoryBacking\"/>\n"
                        "      <domybs:added what=\"source\"/>\n"
                        "      <domybs:added what=\"access\"/>\n"
@@ -389,6 +390,10 @@ test_damaged (void) {
     { "shared=\"8589934592\"", "shared=\"99999999999999\"" },
     { "compress=\"no\"", "compress=\"maybe\"" },
     { "compress=\"no\"", "compress=\"no\" wear=\"1\"" },
+    { "compress=\"no\"", "compress=\"no\" protection=\"raid\"" },
+    { "compress=\"no\"", "compress=\"no\" protection=\"default\"" },
+    { "compress=\"no\"", "compress=\"no\" protection=\"ssd,storage=/etc/shadow\"" },
+    { "compress=\"no\"", "compress=\"no\" protection=\"\"" },
     { "compress=\"no\"", "compress=\"no\" wear=\"1152921504606846976\"" },
     { "shared=\"8589934592\"", "shared=\"8589934592\" mem-shared=\"1\"" },
     { "storage=\"/var/lib/domybs/far\"", "storage=\"var\"" },

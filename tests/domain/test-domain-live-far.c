@@ -11,7 +11,8 @@
 #define PORT(n) "<controller type='pci' index='" #n "' model='pcie-root-port'/>"
 
 static const DomainFar two = { { GIB (8), GIB (32) }, (char *)"/srv/a&b", FALSE };
-static const DomainFar four = { { GIB (1), GIB (2), GIB (3), GIB (4) }, (char *)"/var/lib/domybs/far", TRUE, GIB (100) };
+static const DomainFar four = { { GIB (1), GIB (2), GIB (3), GIB (4) }, (char *)"/var/lib/domybs/far", TRUE, GIB (100),
+                               DOMAIN_FAR_PROTECTION_MIRROR };
 
 static char *
 live (const char *devices) {
@@ -51,6 +52,7 @@ all_kinds (void) {
 
       g_assert_cmpuint (far.bytes[tier], ==, four.bytes[tier]);
       g_assert_cmpuint (far.wear_bytes, ==, four.wear_bytes);
+      g_assert_cmpint (far.protection, ==, four.protection);
       g_assert_cmpuint (queues[tier], >, 0);
       g_assert_true (there[tier]);
       assert_has (attached, alias);
@@ -175,7 +177,7 @@ changes_metadata (void) {
   g_assert_true (domain_metadata_with_far (plain, NULL, &none, &error));
   g_assert_null (none);
   g_assert_no_error (error);
-  assert_has (second, "wear=\"107374182400\"");
+  assert_has (second, "wear=\"107374182400\" protection=\"mirror\"");
   g_assert_false (domain_metadata_with_far (damaged, &two, &fourth, &error));
   g_assert_error (error, CTL_ERROR, CTL_ERROR_REFUSED);
   g_assert_null (fourth);

@@ -157,6 +157,7 @@ knows_donors (void) {
   wanted = g_strdup_printf (" --donor=n1,address=127.0.0.1:9,psk=%s,domain=a,,b ", key);
   g_assert_nonnull (strstr (command, wanted));
   g_assert_null (strstr (strstr (command, wanted) + 4, "--donor="));
+  g_assert_null (strstr (command, "protection="));
   stop ();
   expect_nothing ();
   for (unsigned i = 0; i < G_N_ELEMENTS (files); i += 2) {
@@ -167,6 +168,39 @@ knows_donors (void) {
   g_assert_cmpint (g_rmdir (launch_donors_folder ()), ==, 0);
   g_assert_cmpint (g_unlink (key), ==, 0);
   place_tear_down ();
+}
+
+/* What was said of protection; with what needs donors it starts without any, too. */
+static void
+passes_protection (void) {
+  static const struct {
+    DomainFarProtection protection;
+    const char *word;
+    gboolean later;
+  } cases[] = {
+    { DOMAIN_FAR_PROTECTION_MIRROR, ",protection=mirror ", TRUE },
+    { DOMAIN_FAR_PROTECTION_STORAGE, ",protection=storage ", FALSE },
+  };
+
+  for (gsize i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autofree char *command = NULL, *proc = NULL;
+    DomainFar far;
+    gsize n;
+
+    place_set_up ();
+    far = far_in (launch_far_folder ());
+    far.protection = cases[i].protection;
+    start (&far, one);
+    proc = g_strdup_printf ("/proc/%d/cmdline", (int)far_pid ());
+    g_assert_true (g_file_get_contents (proc, &command, &n, NULL));
+    for (gsize k = 0; k + 1 < n; k++)
+      command[k] = command[k] ? command[k] : ' ';
+    g_assert_nonnull (strstr (command, cases[i].word));
+    g_assert_cmpint (strstr (command, " --donors-later ") != NULL, ==, cases[i].later);
+    stop ();
+    expect_nothing ();
+    place_tear_down ();
+  }
 }
 
 /* Four disks at once, and nothing left of them. */
@@ -337,6 +371,7 @@ main (int argc, char **argv) {
   g_test_add_func ("/launch-far/starts and stops", starts_and_stops);
   g_test_add_func ("/launch-far/starts what there is", starts_what_there_is);
   g_test_add_func ("/launch-far/knows donors", knows_donors);
+  g_test_add_func ("/launch-far/passes protection", passes_protection);
   g_test_add_func ("/launch-far/starts all kinds of disks", starts_all_kinds);
   g_test_add_func ("/launch-far/lives beside the back-end", lives_beside_the_backend);
   g_test_add_func ("/launch-far/takes over from the dead", takes_over_from_the_dead);
