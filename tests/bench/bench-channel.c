@@ -22,7 +22,8 @@
 #define SINGLES_MAX (OURS + 4u)
 
 static int n_reads = 5000, mib = 128;
-static gboolean only_pinned, only_loose;
+static gboolean only_pinned, only_loose, only_singles;
+static char *only_peer;
 
 /* ---- ours ---- */
 
@@ -238,6 +239,7 @@ measure_bulk (int round, const char *pinned, struct ours *ours, const char *what
     note (round, pinned, what, "", "MB/s", (double)(n * bytes) / us);
     note (round, pinned, what, "MB per CPU second here", "MB", (double)(n * bytes) / here);
     note (round, pinned, what, "MB per CPU second there", "MB", (double)(n * bytes) / there);
+    note (round, pinned, what, "MB per CPU second of both ends", "MB", (double)(n * bytes) / (here + there));
   }
 }
 
@@ -256,6 +258,12 @@ measure_ours (int round, const char *pinned, struct ours *ours, const char *kind
   ours->sealing = FALSE;
 }
 
+/* What the ratios are to is measured in any case. */
+static gboolean
+is_wanted (const ChannelPeer *peer) {
+  return !only_peer || strstr (peer->name, only_peer) || strncmp (peer->name, "raw", 3) == 0;
+}
+
 static void
 measure_all (int round, gboolean pin, struct ours ours[OURS], ChannelPeer *peers[SINGLES_MAX]) {
   static const char *const kinds[OURS] = { "ours, plain", "ours, TLS" };
@@ -269,6 +277,8 @@ measure_all (int round, gboolean pin, struct ours ours[OURS], ChannelPeer *peers
       struct ours *const one = i > 0 && i <= OURS ? &ours[i - 1] : NULL;
 
       processes_pin (peers[i]->pid, pin);
+      if (!is_wanted (peers[i]))
+        continue;
       if (one)
         open_channel (one);
       p50[i] = measure_singles (round, pinned, peers[i], rand);
@@ -276,8 +286,9 @@ measure_all (int round, gboolean pin, struct ours ours[OURS], ChannelPeer *peers
         close_channel (one);
     }
   for (guint i = 0; i < OURS; i++)
-    note (round, pinned, kinds[i], "p50, of raw TCP's", "%", p50[1 + i] / p50[0] * 100);
-  for (guint i = 0; i < OURS; i++) {
+    if (p50[1 + i] > 0)
+      note (round, pinned, kinds[i], "p50, of raw TCP's", "%", p50[1 + i] / p50[0] * 100);
+  for (guint i = 0; i < OURS && !only_singles; i++) {
     open_channel (&ours[i]);
     measure_ours (round, pinned, &ours[i], kinds[i]);
     close_channel (&ours[i]);
@@ -290,6 +301,9 @@ main (int argc, char **argv) {
                                    { "mib", 0, 0, G_OPTION_ARG_INT, &mib, "Size of the export (128)", "MIB" },
                                    { "pinned", 0, 0, G_OPTION_ARG_NONE, &only_pinned, "Only pinned", NULL },
                                    { "not-pinned", 0, 0, G_OPTION_ARG_NONE, &only_loose, "Only not pinned", NULL },
+                                   { "singles", 0, 0, G_OPTION_ARG_NONE, &only_singles, "Only single reads", NULL },
+                                   { "peer", 0, 0, G_OPTION_ARG_STRING, &only_peer,
+                                     "Single reads from raw TCP and those with TEXT in their names only", "TEXT" },
                                    { NULL } };
   ChannelPeer of_ours[OURS] = { { .name = "ours, plain", .read = read_ours }, { .name = "ours, TLS", .read = read_ours } };
   struct ours ours[OURS] = { 0 };

@@ -107,7 +107,7 @@ have (const char *program) {
   g_autofree char *path = g_find_program_in_path (program);
 
   if (!path)
-    g_print ("  %s is not installed\n", program);
+    g_print ("  %s is not installed (Debian's package has the same name)\n", program);
   return path != NULL;
 }
 
