@@ -68,6 +68,8 @@ crash_point (const char *name) {
     return;
   __atomic_add_fetch (&file->passed, 1, __ATOMIC_SEQ_CST);
   crashes = __atomic_load_n (&file->crashes, __ATOMIC_SEQ_CST);
+  if (file->only[0] && strncmp (file->only, name, sizeof file->only) != 0)
+    return;
   if (crashes >= CRASHES_MAX)
     return;
   left = __atomic_load_n (&file->countdown[crashes], __ATOMIC_SEQ_CST);

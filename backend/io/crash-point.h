@@ -27,6 +27,7 @@ struct crash_file {
   uint64_t passed;
   uint64_t crashes;
   char last[64]; /* ended by a NUL */
+  char only[64]; /* a point's name: countdowns count no others; empty: all */
 
   /* CRASH_NONCE. Only a file of CRASH_FILE_BYTES_WITH_NONCES has the bits that these are counted with. */
   uint64_t nonces, nonces_again; /* that were used; of these, used before */

@@ -103,11 +103,20 @@ copies (struct scene *scene, const char *member) {
   return far_status (scene->far, 0, path);
 }
 
+/* Until then a donor that has lost its memory may not be known as such. */
+static bool
+have_leases (struct scene *scene) {
+  for (unsigned d = 0; d < scene->n_donors; d++)
+    if (donor_status (scene->donors[d], "leases") < 1)
+      return false;
+  return true;
+}
+
 static void
 wait_protected (struct scene *scene) {
   const int64_t deadline = fe_now_ms () + fe_patience_ms () * (scene->bytes ? 6 : 1);
 
-  while (copies (scene, "places") <= 0 || copies (scene, "protected") != copies (scene, "places")) {
+  while (!have_leases (scene) || copies (scene, "places") <= 0 || copies (scene, "protected") != copies (scene, "places")) {
     if (fe_now_ms () > deadline) {
       g_autofree char *log = backend_log_from (scene->far->backend, 0);
 
@@ -262,10 +271,6 @@ one_gib (void) {
   struct scene scene = { .bytes = LONG_BYTES };
   int64_t began;
 
-  if (!g_getenv ("DOMYBS_LONG")) {
-    g_test_skip ("set DOMYBS_LONG");
-    return;
-  }
   scene_begin (&scene, "ssd", 1);
   began = fe_now_ms ();
   load_write_all (&scene.load, 0, scene.load.n_pages, LOAD_RANDOM);
@@ -288,6 +293,7 @@ main (int argc, char **argv) {
   g_test_add_func ("/donors/mirror", mirror);
   g_test_add_func ("/donors/stopped", stopped);
   g_test_add_func ("/donors/crashes", crashes);
-  g_test_add_func ("/donors/1-gib", one_gib);
+  if (g_getenv ("DOMYBS_LONG"))
+    g_test_add_func ("/donors/1-gib", one_gib);
   return g_test_run ();
 }
