@@ -401,7 +401,9 @@ deaths_while_replacing (void) {
   hand_free (hand);
   hand_free (next);
   hand = rig_running_worker (rig);
-  g_assert_cmpuint (hand->hello.deaths, ==, 3);
+  /* When the keeper hears of both at once, the successor has died before it was one. */
+  g_assert_cmpuint (hand->hello.deaths, >=, 2);
+  g_assert_cmpuint (hand->hello.deaths, <=, 3);
   good (hand);
 
   g_assert_true (rig_no_worker (rig, 50));
