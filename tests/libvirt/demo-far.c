@@ -6,10 +6,7 @@
  */
 #include "demo-story.h"
 
-#include <locale.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define EVERY_US (500 * 1000)
@@ -34,20 +31,12 @@ typedef struct {
 
 typedef struct {
   Story story;
-  char *series, *plain_xml;
   int fill_mib;
   Row rows[6];
   unsigned n_rows;
 } Demo;
 
 static const char *const tiers[] = { "shared", "remote" };
-
-static gint64
-member (JsonObject *object, const char *name) {
-  JsonNode *node = json_object_get_member (object, name);
-
-  return node && JSON_NODE_HOLDS_VALUE (node) ? json_node_get_int (node) : 0;
-}
 
 static void
 sample (Demo *demo, Sample *ret) {
@@ -66,8 +55,8 @@ sample (Demo *demo, Sample *ret) {
 
     for (guint t = 0; t < G_N_ELEMENTS (tiers); t++)
       if (g_str_equal (json_object_get_string_member (disk, "tier"), tiers[t])) {
-        ret->used[t] = (guint64)member (disk, "used-bytes");
-        ret->stored[t] = (guint64)member (disk, "stored-bytes");
+        ret->used[t] = (guint64)story_member (disk, "used-bytes");
+        ret->stored[t] = (guint64)story_member (disk, "stored-bytes");
         ret->zero[t] = ret->used[t] > ret->stored[t] ? ret->used[t] - ret->stored[t] : 0;
       }
   }
@@ -96,39 +85,22 @@ wait_for (Demo *demo, const char *wanted, GString *output, Sample *now) {
   const gint64 deadline = g_get_monotonic_time () + FILL_SECONDS * G_USEC_PER_SEC;
 
   for (;;) {
-    int status;
-    g_autofree char *printed = story_program_poll (&demo->story, &status);
+    const gboolean said = story_program_said (&demo->story, wanted, deadline, output);
 
-    g_string_append (output, printed);
     sample (demo, now);
     show (demo, now);
-    if (strstr (output->str, wanted))
+    if (said)
       return;
-    if (status >= 0 || strstr (output->str, "mismatch") || strstr (output->str, "failed"))
-      vm_fail (demo->story.domain->vm, "the program in the guest ended (status %d) before it said '%s': %s", status, wanted,
-               output->str);
-    if (g_get_monotonic_time () > deadline)
-      vm_fail (demo->story.domain->vm, "the program in the guest did not say '%s' within %d s: %s", wanted, FILL_SECONDS, output->str);
     g_usleep (EVERY_US);
   }
 }
 
 static void
 boot (Demo *demo) {
-  g_autofree char *xml = g_strdup_printf ("<domain type='kvm'>\n"
-                                          "  <name>demo</name>\n"
-                                          "  <memory unit='MiB'>%d</memory>\n"
-                                          "  <vcpu>2</vcpu>\n"
-                                          "  <os><type arch='x86_64' machine='q35'>hvm</type></os>\n"
-                                          "  <features><acpi/><apic/></features>\n"
-                                          "  <devices><memballoon model='none'/></devices>\n"
-                                          "</domain>\n",
-                                          BOOT_MIB);
   Sample now;
 
   story_step (&demo->story, "A VM of %d MiB that may borrow %s of the host's RAM, and has far disks behind that …", BOOT_MIB, LOCAL);
-  demo->story.domain = lab_domain_define (xml, &(LabDomainOptions){ .series = demo->series, .ram_mib_max = BOOT_MIB });
-  demo->plain_xml = lab_domain_xml (demo->story.domain);
+  story_define (&demo->story, BOOT_MIB);
   story_run (&demo->story, "domybsctl attach demo --window 4G --local-max " LOCAL " --far " FAR);
   screen_line (demo->story.screen, "        # virsh start demo");
   lab_domain_start (demo->story.domain);
@@ -216,46 +188,19 @@ summary (Demo *demo) {
                  (double)demo->fill_mib / BOOT_MIB);
 }
 
-static void
-print_nothing (const char *text) {
-}
-
 int
 main (int argc, char **argv) {
-  Demo demo = { .fill_mib = 1536, .story.began = g_get_monotonic_time () };
+  Demo demo = { .fill_mib = 1536 };
   const GOptionEntry entries[] = {
-    { "series", 0, 0, G_OPTION_ARG_STRING, &demo.series, "guest kernel: 6.1, 6.12 (default) or new", "SERIES" },
     { "fill", 0, 0, G_OPTION_ARG_INT, &demo.fill_mib, "what the program in the guest fills (default 1536)", "MIB" },
     { NULL },
   };
-  g_autoptr (GOptionContext) context = g_option_context_new (NULL);
-  g_autoptr (GError) error = NULL;
-  char *no_args[] = { argv[0], NULL }, **test_argv = no_args;
-  int test_argc = 1;
-  GPrintFunc print;
 
-  setlocale (LC_ALL, "");
-  g_option_context_add_main_entries (context, entries, NULL);
-  if (!g_option_context_parse (context, &argc, &argv, &error) || argc > 1) {
-    fprintf (stderr, "demo-far: %s (see --help)\n", error ? error->message : "what is left over on the command line is no option");
-    return 2;
-  }
-  if (!demo.series)
-    demo.series = g_strdup ("6.12");
-  print = g_set_print_handler (print_nothing); /* the harness speaks the language of test runners, and this is no test */
-  vm_test_init (&test_argc, &test_argv);
-  demo.story.screen = screen_new (stdout);
-  demo.story.began -= g_ascii_strtoll (g_getenv ("DOMYBS_SECONDS") ? g_getenv ("DOMYBS_SECONDS") : "0", NULL, 10) * G_USEC_PER_SEC;
+  story_begin (&demo.story, entries, argc, argv);
   boot (&demo);
   use (&demo);
   give_back (&demo);
-  story_detach (&demo.story, demo.plain_xml);
+  story_detach (&demo.story);
   summary (&demo);
-  screen_free (demo.story.screen);
-  vm_test_run ();
-  host_end ();
-  g_set_print_handler (print);
-  g_free (demo.series);
-  g_free (demo.plain_xml);
-  return demo.story.failures ? 1 : 0;
+  return story_end (&demo.story);
 }

@@ -1,7 +1,78 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "demo-story.h"
 
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+static void
+print_nothing (const char *text) {
+}
+
+void
+story_begin (Story *story, const GOptionEntry *entries, int argc, char **argv) {
+  const GOptionEntry series[] = {
+    { "series", 0, 0, G_OPTION_ARG_STRING, &story->series, "guest kernel: 6.1, 6.12 (default) or new", "SERIES" },
+    { NULL },
+  };
+  g_autoptr (GOptionContext) context = g_option_context_new (NULL);
+  g_autoptr (GError) error = NULL;
+  const char *before = g_getenv ("DOMYBS_SECONDS");
+  char *no_args[] = { argv[0], NULL }, **test_argv = no_args;
+  int test_argc = 1;
+
+  setlocale (LC_ALL, "");
+  g_option_context_add_main_entries (context, series, NULL);
+  g_option_context_add_main_entries (context, entries, NULL);
+  if (!g_option_context_parse (context, &argc, &argv, &error) || argc > 1) {
+    fprintf (stderr, "%s: %s (see --help)\n", g_get_prgname (),
+             error ? error->message : "what is left over on the command line is no option");
+    exit (2);
+  }
+  if (!story->series)
+    story->series = g_strdup ("6.12");
+  /* The harness speaks the language of test runners, and this is no test. It also ends the VM on Ctrl-C. */
+  story->print = g_set_print_handler (print_nothing);
+  /* scripts/demo has told the time before us */
+  story->began = g_get_monotonic_time () - (before ? g_ascii_strtoll (before, NULL, 10) : 0) * G_USEC_PER_SEC;
+  vm_test_init (&test_argc, &test_argv);
+  story->screen = screen_new (stdout);
+}
+
+int
+story_end (Story *story) {
+  screen_free (story->screen);
+  vm_test_run (); /* no tests: only the harness's own files are deleted */
+  host_end ();
+  g_set_print_handler (story->print);
+  g_free (story->series);
+  g_free (story->plain_xml);
+  return story->failures ? 1 : 0;
+}
+
+void
+story_define (Story *story, int boot_mib) {
+  g_autofree char *xml = g_strdup_printf ("<domain type='kvm'>\n"
+                                          "  <name>demo</name>\n"
+                                          "  <memory unit='MiB'>%d</memory>\n"
+                                          "  <vcpu>2</vcpu>\n"
+                                          "  <os><type arch='x86_64' machine='q35'>hvm</type></os>\n"
+                                          "  <features><acpi/><apic/></features>\n"
+                                          "  <devices><memballoon model='none'/></devices>\n"
+                                          "</domain>\n",
+                                          boot_mib);
+
+  story->domain = lab_domain_define (xml, &(LabDomainOptions){ .series = story->series, .ram_mib_max = (guint)boot_mib });
+  story->plain_xml = lab_domain_xml (story->domain);
+}
+
+gint64
+story_member (JsonObject *object, const char *name) {
+  JsonNode *node = json_object_get_member (object, name);
+
+  return node && JSON_NODE_HOLDS_VALUE (node) ? json_node_get_int (node) : 0;
+}
 
 double
 story_seconds (gint64 began) {
@@ -66,6 +137,23 @@ story_program_request (Story *story, const char *request) {
     vm_fail (story->domain->vm, "%s: %s", request, answer);
 }
 
+gboolean
+story_program_said (Story *story, const char *wanted, gint64 deadline, GString *output) {
+  int status;
+  g_autofree char *printed = story_program_poll (story, &status);
+
+  g_string_append (output, printed);
+  if (wanted && strstr (output->str, wanted))
+    return TRUE;
+  if (status >= 0 || strstr (output->str, "mismatch") || strstr (output->str, "failed"))
+    vm_fail (story->domain->vm, "the program in the guest ended (status %d)%s%s; it said: %s", status,
+             wanted ? " before it said: " : "", wanted ? wanted : "", output->str);
+  if (g_get_monotonic_time () > deadline)
+    vm_fail (story->domain->vm, "the program in the guest takes too long%s%s; it said: %s", wanted ? " to say: " : "",
+             wanted ? wanted : "", output->str);
+  return FALSE;
+}
+
 /* Shows a command, runs it on the host, and shows what it says. */
 void
 story_run (Story *story, const char *command) {
@@ -84,7 +172,7 @@ story_run (Story *story, const char *command) {
 }
 
 void
-story_detach (Story *story, const char *plain_xml) {
+story_detach (Story *story) {
   g_autofree char *xml = NULL;
   g_autofree char *remains = NULL;
 
@@ -93,7 +181,7 @@ story_detach (Story *story, const char *plain_xml) {
   lab_domain_stop (story->domain);
   story_run (story, "domybsctl detach demo");
   xml = lab_domain_xml (story->domain);
-  story_check (story, g_str_equal (xml, plain_xml), "the domain's XML is what it was before, byte for byte");
+  story_check (story, g_str_equal (xml, story->plain_xml), "the domain's XML is what it was before, byte for byte");
   for (int i = 0; i < 10; i++) {
     g_free (remains);
     remains = host_remains (host_get ());

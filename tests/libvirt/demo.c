@@ -10,9 +10,6 @@
  */
 #include "demo-story.h"
 
-#include <locale.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define EVERY_US (300 * 1000)
@@ -37,12 +34,10 @@ typedef struct {
 } Row;
 
 typedef struct {
-  char *series;
   char *window;
   int boot_mib, fill_mib;
   Story story;
   Vm *vm;
-  char *plain_xml; /* of the domain before the device was attached */
   Row rows[8];
   unsigned n_rows;
   double scale;  /* bytes that a whole bar stands for */
@@ -110,42 +105,19 @@ watch_program (Demo *demo, const char *wanted, gboolean until_grant, GString *ou
   const gint64 deadline = g_get_monotonic_time () + FILL_SECONDS * G_USEC_PER_SEC;
 
   for (;;) {
-    int status;
-    g_autofree char *printed = story_program_poll (&demo->story, &status);
+    const gboolean said = story_program_said (&demo->story, wanted, deadline, output);
 
-    g_string_append (output, printed);
     sample (demo, now);
     show (demo, now);
-    if (strstr (output->str, wanted))
+    if (said)
       return FALSE;
     if (until_grant && now->driver_blocks)
       return TRUE;
-    if (status >= 0 || strstr (output->str, "mismatch") || strstr (output->str, "failed"))
-      vm_fail (demo->vm, "the program in the guest ended (status %d) before it said '%s': %s", status, wanted, output->str);
-    if (g_get_monotonic_time () > deadline)
-      vm_fail (demo->vm, "the program in the guest did not say '%s' within %d s; it said: %s", wanted, FILL_SECONDS,
-               output->str);
     g_usleep (until_grant ? EVERY_CLOSELY_US : EVERY_US);
   }
 }
 
 /* ---- the story ---- */
-
-static void
-define (Demo *demo) {
-  g_autofree char *xml = g_strdup_printf ("<domain type='kvm'>\n"
-                                          "  <name>demo</name>\n"
-                                          "  <memory unit='MiB'>%d</memory>\n"
-                                          "  <vcpu>2</vcpu>\n"
-                                          "  <os><type arch='x86_64' machine='q35'>hvm</type></os>\n"
-                                          "  <features><acpi/><apic/></features>\n"
-                                          "  <devices><memballoon model='none'/></devices>\n"
-                                          "</domain>\n",
-                                          demo->boot_mib);
-
-  demo->story.domain = lab_domain_define (xml, &(LabDomainOptions){ .series = demo->series, .ram_mib_max = (guint)demo->boot_mib });
-  demo->plain_xml = lab_domain_xml (demo->story.domain);
-}
 
 static void
 boot (Demo *demo) {
@@ -156,7 +128,7 @@ boot (Demo *demo) {
   story_step (&demo->story,
         "A plain libvirt domain with %d MiB of memory gets a window of %s through which it can borrow more, and boots (%s) …",
         demo->boot_mib, demo->window, vm_is_fast () ? "KVM" : "emulated: no KVM here");
-  define (demo);
+  story_define (&demo->story, demo->boot_mib);
   story_run (&demo->story, attach);
   screen_line (demo->story.screen, "        # virsh start demo");
   demo->vm = lab_domain_start (demo->story.domain);
@@ -282,57 +254,28 @@ summary (Demo *demo) {
                  (double)demo->fill_mib / demo->boot_mib, demo->rows[demo->n_rows - 1].seconds);
 }
 
-static void
-print_nothing (const char *text) {
-}
-
 int
 main (int argc, char **argv) {
-  Demo demo = { .boot_mib = 1024, .fill_mib = 2048, .story.began = g_get_monotonic_time () };
+  Demo demo = { .boot_mib = 1024, .fill_mib = 2048 };
   const GOptionEntry entries[] = {
-    { "series", 0, 0, G_OPTION_ARG_STRING, &demo.series, "guest kernel: 6.1, 6.12 (default) or new", "SERIES" },
     { "boot-ram", 0, 0, G_OPTION_ARG_INT, &demo.boot_mib, "memory that the VM is booted with (default 1024)", "MIB" },
     { "window", 0, 0, G_OPTION_ARG_STRING, &demo.window, "window to borrow through, a power of two (default 4G)", "SIZE" },
     { "fill", 0, 0, G_OPTION_ARG_INT, &demo.fill_mib, "what the program in the guest fills (default 2048)", "MIB" },
     { NULL },
   };
-  g_autoptr (GOptionContext) context = g_option_context_new (NULL);
-  g_autoptr (GError) error = NULL;
-  char *no_args[] = { argv[0], NULL }, **test_argv = no_args;
-  int test_argc = 1;
-  GPrintFunc print;
   Sample full;
 
-  setlocale (LC_ALL, "");
-  g_option_context_add_main_entries (context, entries, NULL);
-  if (!g_option_context_parse (context, &argc, &argv, &error) || argc > 1) {
-    fprintf (stderr, "demo: %s (see --help)\n", error ? error->message : "what is left over on the command line is no option");
-    return 2;
-  }
-  if (!demo.series)
-    demo.series = g_strdup ("6.12");
+  story_begin (&demo.story, entries, argc, argv);
   if (!demo.window)
     demo.window = g_strdup ("4G");
-  /* The harness speaks the language of test runners, and this is no test. It also ends the VM on Ctrl-C. */
-  print = g_set_print_handler (print_nothing);
-  vm_test_init (&test_argc, &test_argv);
-  demo.story.screen = screen_new (stdout);
-  /* scripts/demo has told the time before us */
-  demo.story.began -= g_ascii_strtoll (g_getenv ("DOMYBS_SECONDS") ? g_getenv ("DOMYBS_SECONDS") : "0", NULL, 10) * G_USEC_PER_SEC;
   demo.scale = (double)((guint64)demo.boot_mib + (guint64)demo.fill_mib) * VM_MIB;
 
   boot (&demo);
   grow (&demo, &full);
   give_back (&demo, &full);
   nothing_harmed (&demo);
-  story_detach (&demo.story, demo.plain_xml);
+  story_detach (&demo.story);
   summary (&demo);
-  screen_free (demo.story.screen);
-  vm_test_run (); /* no tests: only the harness's own files are deleted */
-  host_end ();
-  g_set_print_handler (print);
-  g_free (demo.series);
   g_free (demo.window);
-  g_free (demo.plain_xml);
-  return demo.story.failures ? 1 : 0;
+  return story_end (&demo.story);
 }
