@@ -72,7 +72,7 @@ use (LabDomain *domain, const char *action) {
   Vm *vm = domain->vm;
   g_autofree char *said = NULL;
 
-  vm_job_start (vm, "use", "memtool fill 280M --hold");
+  vm_job_start (vm, "use", "memtool fill 240M --hold");
   g_free (vm_job_expect (vm, "use", "ok verified", 180));
   vm_job_tell (vm, "use", "verify");
   said = host_run_ok (host_get (), "domybsctl", "backend", action, domain->name, NULL);
