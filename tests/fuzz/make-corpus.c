@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Writes the seed corpora: make-corpus FOLDER → FOLDER/{message,chain,request,state,blk,object,lease,page}/NAME. The same bytes each time. */
+/* Writes the seed corpora: make-corpus FOLDER → FOLDER/{message,chain,request,state,blk,object,lease,page,gossip}/NAME. The same bytes each time. */
 #include <errno.h>
 #include <glib.h>
 #include <glib/gstdio.h>
 #include <string.h>
 
+#include "core/gossip-wire.h"
 #include "core/vhost-user.h"
 #include "core/device-state.h"
 #include "core/memory-device.h"
@@ -569,6 +570,69 @@ lease_seeds (void) {
   save ("lease", "names", seed);
 }
 
+/* ---- gossip: packets of the liar (4) to a host that knows 1, 2, 3; time ---- */
+
+static void
+add_gossip (GByteArray *seed, const struct gossip_packet *packet) {
+  uint8_t bytes[GOSSIP_PACKET_BYTES];
+  const size_t n = gossip_packet_encode (packet, bytes);
+
+  ADD_8 (seed, 1);
+  add_16 (seed, (uint16_t)n);
+  add (seed, bytes, (guint)n);
+}
+
+static struct gossip_packet
+gossip_packet (enum gossip_kind kind) {
+  struct gossip_packet packet = { .kind = kind, .zone = 1, .low = 1 };
+
+  packet.target[0] = kind == GOSSIP_PING || (kind >= GOSSIP_PING_REQ && kind <= GOSSIP_NACK) ? 200 : 0;
+  return packet;
+}
+
+static void
+gossip_seeds (void) {
+  GByteArray *seed = g_byte_array_new ();
+  struct gossip_packet packet = gossip_packet (GOSSIP_TELL);
+
+  /* Its own record, with the largest numbers; a friend's one, changed; accusations of all. */
+  packet.n_records = 2;
+  packet.records[0] = (struct gossip_record){ .id = { 4 }, .incarnation = UINT32_MAX, .version = UINT32_MAX };
+  packet.records[0].tiers[0] = (struct gossip_tier){ .capacity = UINT32_MAX, .free = UINT32_MAX };
+  packet.records[1] = (struct gossip_record){ .id = { 2 }, .incarnation = 2, .version = 8, .flags = GOSSIP_LEFT };
+  for (uint8_t i = 0; i < 4; i++)
+    packet.accusations[packet.n_accusations++]
+        = (struct gossip_accusation){ .accused = { i ? i : 200 }, .accuser = { 4 }, .incarnation = 1 };
+  add_gossip (seed, &packet);
+  ADD_8 (seed, 0, 20, 0, 40, 0, 255, 0, 255);
+  save ("gossip", "records-and-accusations", seed);
+  seed = g_byte_array_new ();
+  for (enum gossip_kind kind = GOSSIP_PING; kind <= GOSSIP_NACK; kind++) {
+    packet = gossip_packet (kind);
+    add_gossip (seed, &packet);
+    packet.target[0] = packet.target[0] ? 1 : 0;
+    packet.zone = kind % 2;
+    add_gossip (seed, &packet);
+    ADD_8 (seed, 0, 10);
+  }
+  save ("gossip", "probes", seed);
+  seed = g_byte_array_new ();
+  packet = gossip_packet (GOSSIP_SYNC);
+  packet.low = 0;
+  packet.high = GOSSIP_PREFIX_MAX;
+  add_gossip (seed, &packet);
+  packet.n_entries = 4;
+  for (uint8_t i = 0; i < 4; i++)
+    packet.entries[i] = (struct gossip_entry){ .prefix = (uint32_t)(i ? i : 200) << 16, .version = (uint16_t)(i * 9) };
+  add_gossip (seed, &packet);
+  packet = gossip_packet (GOSSIP_WANT);
+  packet.n_entries = GOSSIP_PACKET_ENTRIES;
+  for (unsigned i = 0; i < packet.n_entries; i++)
+    packet.entries[i].prefix = (1 + i % 4) << 16;
+  add_gossip (seed, &packet);
+  save ("gossip", "digests", seed);
+}
+
 int
 main (int argc, char **argv) {
   if (argc != 2) {
@@ -587,5 +651,6 @@ main (int argc, char **argv) {
   object_seeds ();
   lease_seeds ();
   page_seeds ();
+  gossip_seeds ();
   return 0;
 }
