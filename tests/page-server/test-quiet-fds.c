@@ -244,6 +244,17 @@ test_tls (void) {
   scene_end (&scene);
 }
 
+static void
+on_ready_again (SecureStream *stream, GIOCondition ready, gpointer data) {
+  Side *side = data;
+  guint8 byte;
+
+  if (!(ready & G_IO_IN) || secure_stream_read (stream, &byte, 1) != 1)
+    return;
+  side->calls++;
+  send_to (side, 1);
+}
+
 /* More that are always ready than one turn wakes: each has its turns. */
 static void
 test_crowd (void) {
@@ -253,14 +264,13 @@ test_crowd (void) {
 
   g_main_context_push_thread_default (context);
   for (guint i = 0; i < CROWD; i++) {
-    static const guint8 bytes[1];
     int ends[2];
 
     g_assert_cmpint (socketpair (AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), ==, 0);
     sides[i].stream = secure_stream_new (ends[0]);
     sides[i].peer = ends[1];
-    g_assert_cmpint (write (ends[1], bytes, 1), ==, 1);
-    secure_stream_watch (sides[i].stream, G_IO_OUT, on_ready, &sides[i]); /* it never reads: it stays ready */
+    send_to (&sides[i], 1);
+    secure_stream_watch (sides[i].stream, G_IO_IN, on_ready_again, &sides[i]);
   }
   for (guint turn = 0; turn < TURNS; turn++)
     g_main_context_iteration (context, FALSE);

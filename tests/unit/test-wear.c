@@ -106,6 +106,30 @@ test_edges (void) {
   g_rand_free (rand);
 }
 
+/* The same, but what there is not is not owed: afterwards a byte has to be waited for no longer than one takes to flow in. What
+ * was owed before stays. */
+static void
+test_no_debt (void) {
+  GRand *rand = testing_rand ();
+
+  for (unsigned i = 0; i < testing_steps (100000); i++) {
+    const uint64_t day = WEAR_DAY_BYTES_MIN << testing_below (rand, 20), now = WEAR_DAY_US * 10;
+    const uint64_t full_at = now - WEAR_DAY_US + testing_below (rand, 2 * WEAR_DAY_US);
+    const uint32_t bytes = 1 + (uint32_t)testing_below (rand, 64u << 20);
+    const uint64_t after = wear_spend_left (day, full_at, now, bytes), owing = wear_spend (day, full_at, now, bytes);
+
+    g_assert_cmpuint (after, >=, full_at);
+    g_assert_cmpuint (after, <=, owing);
+    if (wear_left (day, owing, now) > 0)
+      g_assert_cmpuint (after, ==, owing);
+    else if (wear_left (day, full_at, now) > 0)
+      g_assert_cmpuint (wear_wait_us (day, after, now, 1), <=, 1 + WEAR_DAY_US * 8 / 7 / day);
+    else
+      g_assert_cmpuint (after, ==, full_at);
+  }
+  g_rand_free (rand);
+}
+
 int
 main (int argc, char **argv) {
   testing_init (&argc, &argv);
@@ -113,5 +137,6 @@ main (int argc, char **argv) {
   g_test_add_func ("/wear/debt", test_debt);
   g_test_add_func ("/wear/any-day", test_any_day);
   g_test_add_func ("/wear/edges", test_edges);
+  g_test_add_func ("/wear/no-debt", test_no_debt);
   return g_test_run ();
 }
