@@ -3,45 +3,19 @@
 #include "frontend.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <glib/gstdio.h>
 
 #define DEFAULT_BYTES (64ull << 20)
 
-static void
-child (const char *const *argv, const char *log_path, const char *crash_file) {
-  const int log = open (log_path, O_WRONLY | O_CREAT | O_APPEND, 0600);
-  const int null = open ("/dev/null", O_RDWR);
-
-  prctl (PR_SET_PDEATHSIG, SIGKILL);
-  dup2 (null, 0);
-  dup2 (log, 1);
-  dup2 (log, 2);
-  for (int fd = 3; fd < 1024; fd++)
-    close (fd);
-  if (crash_file)
-    setenv ("DOMYBS_CRASH_FILE", crash_file, 1);
-  execvp (argv[0], (char *const *)argv);
-  dprintf (2, "exec %s: %s\n", argv[0], strerror (errno));
-  _exit (127);
-}
-
 static struct donor *
 new_donor (void) {
   struct donor *donor = g_new0 (struct donor, 1);
-  struct backend *backend = donor->backend = g_new0 (struct backend, 1);
-  g_autoptr (GError) error = NULL;
 
-  backend->directory = g_dir_make_tmp ("domybs-donor-XXXXXX", &error);
-  g_assert_no_error (error);
-  backend->socket_path = g_build_filename (backend->directory, "none.sock", NULL);
-  backend->control_path = g_build_filename (backend->directory, "control.sock", NULL);
-  backend->log_path = g_build_filename (backend->directory, "log", NULL);
+  donor->backend = backend_new ("domybs-donor-XXXXXX", "none.sock");
   return donor;
 }
 
@@ -53,10 +27,7 @@ run (struct donor *donor, GPtrArray *argv, const char *program, const char *cras
   g_assert_nonnull (program);
   g_ptr_array_insert (argv, 0, g_strdup (program));
   g_ptr_array_add (argv, NULL);
-  donor->backend->pid = fork ();
-  g_assert_cmpint (donor->backend->pid, >=, 0);
-  if (donor->backend->pid == 0)
-    child ((const char *const *)argv->pdata, donor->backend->log_path, crash_file);
+  backend_run (donor->backend, (const char *const *)argv->pdata, -1, crash_file);
   g_ptr_array_unref (argv);
   return donor;
 }

@@ -2,11 +2,9 @@
 #include "far.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,35 +12,11 @@
 
 #define DEFAULT_BYTES (64ull << 20)
 
-static void
-child (const char *const *argv, const char *log_path, const char *crash_file) {
-  const int log = open (log_path, O_WRONLY | O_CREAT | O_APPEND, 0600);
-  const int null = open ("/dev/null", O_RDWR);
-
-  prctl (PR_SET_PDEATHSIG, SIGKILL);
-  dup2 (null, 0);
-  dup2 (log, 1);
-  dup2 (log, 2);
-  for (int fd = 3; fd < 1024; fd++)
-    close (fd);
-  if (crash_file)
-    setenv ("DOMYBS_CRASH_FILE", crash_file, 1);
-  execvp (argv[0], (char *const *)argv);
-  dprintf (2, "exec %s: %s\n", argv[0], strerror (errno));
-  _exit (127);
-}
-
 static struct far *
 new_far (void) {
   struct far *far = g_new0 (struct far, 1);
-  struct backend *backend = far->backend = g_new0 (struct backend, 1);
-  g_autoptr (GError) error = NULL;
 
-  backend->directory = g_dir_make_tmp ("domybs-far-XXXXXX", &error);
-  g_assert_no_error (error);
-  backend->socket_path = g_build_filename (backend->directory, "far-0.sock", NULL);
-  backend->control_path = g_build_filename (backend->directory, "control.sock", NULL);
-  backend->log_path = g_build_filename (backend->directory, "log", NULL);
+  far->backend = backend_new ("domybs-far-XXXXXX", "far-0.sock");
   return far;
 }
 
@@ -54,10 +28,7 @@ run (struct far *far, GPtrArray *argv, const char *program, const char *crash_fi
   g_assert_nonnull (program);
   g_ptr_array_insert (argv, 0, g_strdup (program));
   g_ptr_array_add (argv, NULL);
-  far->backend->pid = fork ();
-  g_assert_cmpint (far->backend->pid, >=, 0);
-  if (far->backend->pid == 0)
-    child ((const char *const *)argv->pdata, far->backend->log_path, crash_file);
+  backend_run (far->backend, (const char *const *)argv->pdata, -1, crash_file);
   g_ptr_array_unref (argv);
   return far;
 }

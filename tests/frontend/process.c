@@ -19,8 +19,6 @@
 
 #include <glib/gstdio.h>
 
-#define CHILD_FD 30 /* where --fd's descriptor lies in the process */
-
 char *
 backend_program (void) {
   const char *given = g_getenv ("DOMYBS_BACKEND");
@@ -37,7 +35,7 @@ backend_program (void) {
 }
 
 static void
-child (const char *const *argv, const char *log_path, int the_fd) {
+child (const char *const *argv, const char *log_path, int the_fd, const char *crash_file) {
   const int log = open (log_path, O_WRONLY | O_CREAT | O_APPEND, 0600);
   const int null = open ("/dev/null", O_RDWR);
 
@@ -46,28 +44,45 @@ child (const char *const *argv, const char *log_path, int the_fd) {
   dup2 (log, 1);
   dup2 (log, 2);
   if (the_fd >= 0)
-    dup2 (the_fd, CHILD_FD);
+    dup2 (the_fd, BACKEND_CHILD_FD);
   /* What the test program holds is not the back-end's: its descriptor count must be its own. */
   for (int fd = 3; fd < 1024; fd++)
-    if (the_fd < 0 || fd != CHILD_FD)
+    if (the_fd < 0 || fd != BACKEND_CHILD_FD)
       close (fd);
+  if (crash_file)
+    setenv ("DOMYBS_CRASH_FILE", crash_file, 1);
   execvp (argv[0], (char *const *)argv);
   dprintf (2, "exec %s: %s\n", argv[0], strerror (errno));
   _exit (127);
 }
 
-static struct backend *
-start (int the_fd, const char *const *arguments) {
+struct backend *
+backend_new (const char *folder_template, const char *socket_name) {
   struct backend *backend = g_new0 (struct backend, 1);
-  g_autoptr (GPtrArray) argv = g_ptr_array_new_with_free_func (g_free);
-  const char *wrapper = g_getenv ("DOMYBS_BACKEND_WRAPPER");
   g_autoptr (GError) error = NULL;
 
-  backend->directory = g_dir_make_tmp ("domybs-test-XXXXXX", &error);
+  backend->directory = g_dir_make_tmp (folder_template, &error);
   g_assert_no_error (error);
-  backend->socket_path = g_build_filename (backend->directory, "vhost-user.sock", NULL);
+  backend->socket_path = g_build_filename (backend->directory, socket_name, NULL);
   backend->control_path = g_build_filename (backend->directory, "control.sock", NULL);
   backend->log_path = g_build_filename (backend->directory, "log", NULL);
+  return backend;
+}
+
+void
+backend_run (struct backend *backend, const char *const *argv, int the_fd, const char *crash_file) {
+  backend->pid = fork ();
+  g_assert_cmpint (backend->pid, >=, 0);
+  if (backend->pid == 0)
+    child (argv, backend->log_path, the_fd, crash_file);
+}
+
+static struct backend *
+start (int the_fd, const char *const *arguments) {
+  struct backend *backend = backend_new ("domybs-test-XXXXXX", "vhost-user.sock");
+  g_autoptr (GPtrArray) argv = g_ptr_array_new_with_free_func (g_free);
+  const char *wrapper = g_getenv ("DOMYBS_BACKEND_WRAPPER");
+
   if (wrapper) {
     g_auto (GStrv) words = g_strsplit (wrapper, " ", -1);
 
@@ -78,7 +93,7 @@ start (int the_fd, const char *const *arguments) {
   g_ptr_array_add (argv, backend_program ());
   g_ptr_array_add (argv, g_strdup ("--standalone"));
   if (the_fd >= 0)
-    g_ptr_array_add (argv, g_strdup_printf ("--fd=%d", CHILD_FD));
+    g_ptr_array_add (argv, g_strdup_printf ("--fd=%d", BACKEND_CHILD_FD));
   else
     g_ptr_array_add (argv, g_strdup_printf ("--socket-path=%s", backend->socket_path));
   g_ptr_array_add (argv, g_strdup_printf ("--control-path=%s", backend->control_path));
@@ -86,10 +101,7 @@ start (int the_fd, const char *const *arguments) {
     g_ptr_array_add (argv, g_strdup (*arguments));
   g_ptr_array_add (argv, NULL);
 
-  backend->pid = fork ();
-  g_assert_cmpint (backend->pid, >=, 0);
-  if (backend->pid == 0)
-    child ((const char *const *)argv->pdata, backend->log_path, the_fd);
+  backend_run (backend, (const char *const *)argv->pdata, the_fd, NULL);
   return backend;
 }
 

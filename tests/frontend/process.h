@@ -28,6 +28,15 @@ typedef struct backend backend_t;
 /* The program's path; free it. */
 char *backend_program (void);
 
+#define BACKEND_CHILD_FD 30 /* where the_fd lies in the process */
+
+/* A folder of its own, after the template, with paths in it for a socket of that name, the control socket and the log: what is to
+ * run does not run yet. */
+struct backend *backend_new (const char *folder_template, const char *socket_name);
+/* Runs argv (NULL-terminated), with the log as its output and none of the test's descriptors but the_fd (−1: none either).
+ * crash_file: as in crash-point.h; may be NULL. */
+void backend_run (struct backend *backend, const char *const *argv, int the_fd, const char *crash_file);
+
 /* Starts it with --standalone, --socket-path, --control-path and the arguments given (NULL-terminated). Aborts the test when it
  * can't be started. */
 struct backend *backend_start (const char *const *arguments);
