@@ -3,13 +3,13 @@
 #include "io/vhost-user-internal.h"
 #include "core/crash-point.h"
 #include "io/error.h"
+#include "io/event-write.h"
 #include "io/guest-map.h"
 #include "io/sandbox-calls.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glib-unix.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -260,18 +260,6 @@ vhost_user_session_queue_runs (VhostUserSession *session, unsigned queue) {
   return q->started && q->enabled && q->vq.state == VIRTQUEUE_READY && !session->close_source;
 }
 
-/* Adds to an eventfd of the peer's. Its blocking mode is shared with the peer, so a full counter is looked for first: that is a
- * signal that waits already. FALSE: it is no good any more. */
-static gboolean
-signal_fd (int fd) {
-  struct pollfd poll_fd = { .fd = fd, .events = POLLOUT };
-  const uint64_t one = 1;
-
-  if (poll (&poll_fd, 1, 0) <= 0 || !(poll_fd.revents & POLLOUT))
-    return TRUE;
-  return write (fd, &one, sizeof one) == sizeof one || errno == EAGAIN || errno == EINTR;
-}
-
 static void
 look_at_queue (VhostUserSession *session, unsigned index) {
   SessionQueue *queue = &session->queues[index];
@@ -284,7 +272,7 @@ look_at_queue (VhostUserSession *session, unsigned index) {
       g_warning ("%s: queue %u is closed until the guest sets it up anew: %s", session->type->name, index,
                  queue->vq.broken_why);
     if (queue->err_slot != STATE_NONE)
-      signal_fd (vhost_user_session_fd (session, queue->err_slot));
+      event_write (vhost_user_session_fd (session, queue->err_slot));
   }
   vhost_user_session_memory_is_sound (session);
   vhost_user_session_settle (session);
@@ -366,7 +354,7 @@ vhost_user_session_signal (VhostUserSession *session, unsigned queue) {
 
   if (q->call_slot == STATE_NONE || !virtqueue_should_signal (&q->vq))
     return;
-  if (!signal_fd (vhost_user_session_fd (session, q->call_slot)))
+  if (!event_write (vhost_user_session_fd (session, q->call_slot)))
     vhost_user_session_close (session, "a queue's call descriptor can't be written");
 }
 
@@ -375,7 +363,7 @@ vhost_user_session_signal_anyway (VhostUserSession *session, unsigned queue) {
   const int fd = vhost_user_session_fd (session, session->queues[queue].call_slot);
 
   if (fd >= 0)
-    signal_fd (fd);
+    event_write (fd);
 }
 
 gboolean

@@ -164,7 +164,7 @@ fe_wait_used (struct fe *fe, struct fe_queue *queue, uint32_t *ret_head, uint32_
       return true;
     if (fe_now_ms () >= deadline)
       return fe_fail (fe, "queue %u: nothing used within %d ms", queue->index, timeout_ms);
-    poll (pfds, G_N_ELEMENTS (pfds), (int)(deadline - fe_now_ms ()));
+    poll (pfds, G_N_ELEMENTS (pfds), (int)MAX (deadline - fe_now_ms (), 0)); /* below 0 it would wait for ever */
     got = read (queue->call, &count, sizeof count);
     if (got < 0 && errno != EAGAIN)
       return fe_fail (fe, "call fd: %s", g_strerror (errno));

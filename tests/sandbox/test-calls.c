@@ -37,7 +37,7 @@ static const char *const allowed[] = {
   "ftruncate", "futex", "geteuid", "getpid", "getrandom", "getsockopt", "gettid", "gettimeofday", "lseek", "madvise",
   "memfd_create", "mremap", "munmap", "nanosleep", "newfstatat", "poll", "ppoll", "pread64", "preadv2", "read", "readlink",
   "readlinkat", "recvfrom", "recvmsg", "restart_syscall", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sched_yield",
-  "sendmsg", "sendto", "statx", "write", "writev",
+  "sendmsg", "sendto", "statx", "timer_create", "timer_settime", "write", "writev",
   /* whose third argument, a protection, is looked at */
   "mmap", "mprotect",
 };
